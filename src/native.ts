@@ -1,0 +1,163 @@
+/**
+ * The addon: the type of every function it exports, and the one place that loads it.
+ *
+ * The addon moves and seals bytes. It knows nothing of sessions, links or policy: whatever it needs
+ * of them (nonces, offsets, which key) stands in the tables it is handed. All calls are synchronous
+ * and never block; handles are small positive integers. Calls that make or change something throw an
+ * `Error` with `code` ('EACCES'), `errno` (negative, as node's own) and `syscall`; calls on the data path return counts.
+ */
+import type { DatagramTable, PacketTable, SealTable } from './batch.ts';
+
+export type Handle = number;
+
+/** Bits of `poll`. */
+export const PollEvent = { readable: 1, writable: 2 } as const;
+
+/** The ciphers of the data path, by their number on the wire (PROTOCOL §3.4). */
+export const Cipher = { aes256Gcm: 1, chacha20Poly1305: 2 } as const;
+
+export interface UdpOptions {
+  /** 4, or 6; 6 with `dualStack` takes IPv4 too (mapped addresses never leave the addon). */
+  readonly family: 4 | 6;
+  readonly dualStack: boolean;
+  /** Address to bind to, in text; '' for any. */
+  readonly address: string;
+  /** 0 lets the kernel choose. */
+  readonly port: number;
+  /** SO_BINDTODEVICE; '' for none. */
+  readonly device: string;
+  /** SO_MARK; 0 for none. */
+  readonly mark: number;
+  /** UDP_SEGMENT and UDP_GRO where the kernel has them. */
+  readonly offload: boolean;
+  /** SO_SNDBUF and SO_RCVBUF (the FORCE variants where allowed), bytes. */
+  readonly bufferBytes: number;
+}
+
+export interface Native {
+  /**
+   * Creates a TUN device, not persistent, non-blocking, without packet information; '' lets the
+   * kernel choose the name. With `offload`, IFF_VNET_HDR and TUNSETOFFLOAD (checksum, TSO4, TSO6,
+   * and USO where the kernel has it); what was granted is in `offload`: false when none.
+   */
+  tunCreate(
+    name: string,
+    offload: boolean,
+  ): { readonly handle: Handle; readonly name: string; readonly offload: boolean };
+
+  /** SIOCSIFMTU on the interface behind the handle. Throws. */
+  tunSetMtu(handle: Handle, mtu: number): void;
+
+  /**
+   * Reads packets until the table or the ring is full, about 256 KiB were read, or nothing is left. A
+   * run that does not fit is continued by the next call, and counts as readable until then. Packets lie one behind the other from `start` on, each behind
+   * `headroom` free bytes. A TCP or UDP run (GSO) is cut into its packets; `flags` say which still
+   * have a partial checksum whose place follows from the IP header (others are completed here).
+   * `hashKey` is 16 bytes and keys the flow bucket.
+   * Returns the packets read, 0 when there was nothing, -errno when the device is gone.
+   * Memory: `ring` and `table` are borrowed for the call.
+   */
+  tunRead(
+    handle: Handle,
+    ring: Uint8Array,
+    start: number,
+    headroom: number,
+    table: PacketTable,
+    hashKey: Uint8Array,
+  ): number;
+
+  /**
+   * Writes the first `count` slots in order; slots of length 0 are skipped. Consecutive packets of
+   * one TCP or UDP flow go out as one write where the device has offloads. A partial checksum whose
+   * place does not lie on the packet's own TCP or UDP header drops the packet; on a device without
+   * offloads it is completed in place.
+   * Returns how many packets were dropped (malformed, or refused by the kernel).
+   * Memory: `bytes` is borrowed, and checksum fields in it may be changed.
+   */
+  tunWrite(handle: Handle, bytes: Uint8Array, table: PacketTable, count: number): number;
+
+  /** Opens and binds a UDP socket. Throws. */
+  udpOpen(options: UdpOptions): { readonly handle: Handle; readonly port: number };
+
+  /**
+   * Receives until `count` slots are filled from slot 0 on, `slab` has no room between `start` and
+   * `end` for another 64 KiB, or nothing is left. Runs (UDP_GRO) are cut into datagrams without a copy.
+   * Returns the datagrams received.
+   */
+  udpReceive(
+    handle: Handle,
+    slab: Uint8Array,
+    start: number,
+    end: number,
+    table: DatagramTable,
+  ): number;
+
+  /**
+   * Sends slots `first` to `first + count - 1`: datagram i is `sizes[i]` bytes at `to[i]` of the slab.
+   * Neighbours of equal size that touch (the last may be shorter) go out as one run (UDP_SEGMENT).
+   * `endpoint` is ENDPOINT_BYTES at `endpointOffset`.
+   * Returns how many were dealt with, from `first` on: fewer than `count` means the socket's buffer is
+   * full and the rest remains the caller's. A datagram that the kernel refuses for another reason
+   * (EMSGSIZE, ENETUNREACH …) is dropped and counted as dealt with; `udpErrno` tells.
+   */
+  udpSend(
+    handle: Handle,
+    slab: Uint8Array,
+    to: Uint32Array,
+    sizes: Uint16Array,
+    first: number,
+    count: number,
+    endpoint: Uint8Array,
+    endpointOffset: number,
+  ): number;
+
+  /** The errno of the last refused datagram since the last call, else 0. */
+  udpErrno(handle: Handle): number;
+
+  /** Makes a key for the data path; `key` is 32 bytes and may be wiped at once. Throws. */
+  aeadCreate(cipher: number, key: Uint8Array): Handle;
+  /** Wipes and forgets a key. */
+  aeadFree(key: Handle): void;
+
+  /**
+   * Seals `count` slots: `sizes[i]` bytes at `from[i]` of `ring` become ciphertext and 16-byte tag behind
+   * the `headerBytes` at `to[i]` of `slab`, which are the associated data. Ring and slab do not overlap.
+   */
+  seal(
+    key: Handle,
+    ring: Uint8Array,
+    slab: Uint8Array,
+    headerBytes: number,
+    table: SealTable,
+    count: number,
+  ): void;
+
+  /**
+   * Opens in place the slots whose key is not 0: `headerBytes` of associated data, ciphertext, tag.
+   * A slot that does not open gets length 0 and its bytes are wiped. Lengths of the others stay those
+   * of the datagram. Returns how many did not open.
+   */
+  open(slab: Uint8Array, headerBytes: number, table: DatagramTable, count: number): number;
+
+  /**
+   * Calls back with the `PollEvent` bits that are ready (level triggered) until the next `poll` or
+   * `close` of this handle; `events` 0 stops. An exception in the callback is uncaught.
+   */
+  poll(handle: Handle, events: number, onReady: (events: number) => void): void;
+  /** Closes a TUN device or socket; also from within its callback. */
+  close(handle: Handle): void;
+
+  /** AES and carry-less multiplication in hardware (x86 AES-NI + PCLMULQDQ; arm64 AES + PMULL). */
+  cpuHasAes(): boolean;
+  /** SO_NETNS_COOKIE of this process's network namespace, in decimal; '' where the kernel has none. */
+  netnsCookie(): string;
+  /** flock(LOCK_EX | LOCK_NB) on a file descriptor: whether it is ours now. The lock goes with the descriptor. */
+  lockFile(fd: number): boolean;
+}
+
+/** Loads the addon from a path; the executable unpacks it first (main.ts). Throws what dlopen says. */
+export function loadNative(path: string): Native {
+  const module = { exports: {} };
+  process.dlopen(module, path);
+  return module.exports as Native;
+}
