@@ -1,0 +1,353 @@
+/**
+ * Builds, tests, shows and measures vpn. Runs on any node from 20 on with nothing installed.
+ *
+ *   node build.mjs [build | test | demo | bench | setup] [words for the test, demo or bench]
+ *
+ *   setup   what is missing: npm packages, and system packages through apt when root
+ *   build   addon (g++) -> bundle (esbuild) -> executable (node's single executable application)
+ *
+ * In build/: vpn.node and sodium-native.node, the addons; vpn.cjs, the bundle, which runs on a system's
+ * own node beside them. In dist/: vpn, the executable; LICENSES, the notices of what it embeds.
+ * NO_DEFAULT_ROUTES=1 builds the point-to-point variant.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import * as fs from 'node:fs';
+import { createRequire } from 'node:module';
+import { delimiter, join } from 'node:path';
+
+const ROOT = import.meta.dirname ?? new URL('.', import.meta.url).pathname;
+const BUILD = join(ROOT, 'build');
+const DIST = join(ROOT, 'dist');
+const PACKAGES = join(ROOT, 'node_modules');
+const SYSTEM = `${process.platform}-${process.arch}`;
+/** The node that is embedded, compiled against, and tested on. */
+const EMBEDDED = join(PACKAGES, `node-${SYSTEM}`);
+const NODE = join(EMBEDDED, 'bin', 'node');
+
+/** Debian's package for each program. */
+const TO_BUILD = { 'g++': 'g++' };
+const TO_RUN = { ip: 'iproute2', iptables: 'iptables', ping: 'iputils-ping', sysctl: 'procps' };
+const TO_MEASURE = { iperf3: 'iperf3', tcpdump: 'tcpdump' };
+
+/** node:single-executable-applications, "Single executable application creation process". */
+const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2';
+const NODE_FLAGS = [
+  // SIGUSR1 would open an inspector, through which anyone on the host reads the keys.
+  '--disable-sigusr1',
+  // Under a load of short-lived objects: 61 MB resident, 164 MB without, 150 MB with 2 (node 24.21).
+  '--max-semi-space-size=4',
+];
+
+const COMMANDS = { build, test, demo, bench, setup: () => setUp(allPrograms()) };
+
+// Debian keeps ip and iptables where an ordinary user's PATH does not look.
+process.env.PATH = [process.env.PATH, '/usr/local/sbin', '/usr/sbin', '/sbin'].join(delimiter);
+process.chdir(ROOT);
+
+const [name = 'build', ...words] = process.argv.slice(2);
+if (!Object.hasOwn(COMMANDS, name))
+  stop(`unknown command "${name}"; use build, test, demo, bench or setup`);
+await COMMANDS[name](words);
+
+/* Commands */
+
+async function build() {
+  await setUp(TO_BUILD);
+  await make();
+}
+
+async function test(files) {
+  // Without root the tests that need the other programs skip themselves.
+  await setUp(isRoot() ? allPrograms() : TO_BUILD);
+  await make();
+  await step('check types', () => run(join(PACKAGES, '.bin', 'tsc'), ['-p', '.']));
+  const node = (patterns, ...flags) =>
+    runVisibly(NODE, ['--test', '--test-reporter=spec', ...flags, ...patterns]);
+  if (files.length > 0) process.exit(await node(files, '--test-concurrency=1'));
+  say('unit tests');
+  const unit = await node(['src/**/*.test.ts'], '--test-timeout=120000', '--test-concurrency=2');
+  // One after the other: they share the processors that some of them load fully.
+  say('tests in network namespaces, and of the executable');
+  const whole = await node(['test/**/*.test.ts'], '--test-timeout=600000', '--test-concurrency=1');
+  say(unit + whole === 0 ? 'all passed' : 'FAILED; what failed stands above');
+  process.exit(unit + whole === 0 ? 0 : 1);
+}
+
+async function demo(args) {
+  await setUp(allPrograms());
+  await make();
+  process.exit(await runVisibly(NODE, ['test/demo.ts', ...args]));
+}
+
+async function bench(args) {
+  await setUp(allPrograms());
+  await make();
+  process.exit(await runVisibly(NODE, ['test/bench.ts', ...args]));
+}
+
+/* Set-up */
+
+function allPrograms() {
+  return { ...TO_BUILD, ...TO_RUN, ...TO_MEASURE };
+}
+
+async function setUp(programs) {
+  const missing = Object.entries(programs).filter(([program]) => !isInstalled(program));
+  const packages = [...new Set(missing.map(([, debian]) => debian))];
+  if (packages.length > 0) await installPackages(packages);
+  if (!isLockFileInstalled()) {
+    // No install scripts: nothing here needs one, and they run as whoever builds.
+    const npm = ['ci', '--ignore-scripts', '--include=dev', '--include=optional'];
+    await step('install npm packages', () => run('npm', [...npm, '--no-audit', '--no-fund']));
+  }
+  if (!fs.existsSync(NODE))
+    stop(`there is no node to embed for ${SYSTEM} (package.json, node-${SYSTEM})`);
+}
+
+function isInstalled(program) {
+  return process.env.PATH.split(delimiter).some((folder) => {
+    try {
+      fs.accessSync(join(folder, program), fs.constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+async function installPackages(packages) {
+  const install = ['install', '-y', '--no-install-recommends', ...packages];
+  if (!isInstalled('apt-get'))
+    stop(`install what Debian calls ${packages.join(', ')}, then try again`);
+  if (!isRoot())
+    stop(`type this, then try again:\n  sudo apt-get update && sudo apt-get ${install.join(' ')}`);
+  process.env.DEBIAN_FRONTEND = 'noninteractive';
+  await step('update the package lists', () => run('apt-get', ['update']));
+  await step(`install ${packages.join(', ')}`, () => run('apt-get', install));
+}
+
+/** By content and not by time: a fresh clone, a switched branch and an interrupted install all count. */
+function isLockFileInstalled() {
+  try {
+    const read = (file) => JSON.parse(fs.readFileSync(file, 'utf8')).packages;
+    const installed = read(join(PACKAGES, '.package-lock.json'));
+    return Object.entries(read('package-lock.json')).every(([path, { integrity, optional }]) => {
+      if (path === '') return true;
+      const found = installed[path];
+      // Optional ones are those of other systems.
+      return found === undefined ? optional === true : found.integrity === integrity;
+    });
+  } catch {
+    return false;
+  }
+}
+
+/* Build */
+
+async function make() {
+  for (const folder of [BUILD, DIST]) fs.mkdirSync(folder, { recursive: true });
+  const sodium = join(PACKAGES, 'sodium-native', 'prebuilds', SYSTEM, 'sodium-native.node');
+  const assets = {
+    'vpn.node': join(BUILD, 'vpn.node'),
+    'sodium-native.node': join(BUILD, 'sodium-native.node'),
+  };
+  await makeAddon(assets['vpn.node']);
+  copyIfChanged(sodium, assets['sodium-native.node']);
+  const bundle = join(BUILD, 'vpn.cjs');
+  const inputs = await step('bundle', () => makeBundle(bundle));
+  writeLicenses(inputs);
+  const executable = join(DIST, 'vpn');
+  if (
+    isNewer(executable, [
+      bundle,
+      ...Object.values(assets),
+      NODE,
+      import.meta.filename ?? 'build.mjs',
+    ])
+  )
+    return;
+  await step('make dist/vpn', () => makeExecutable(executable, bundle, assets));
+}
+
+async function makeAddon(output) {
+  // tun_linux.cc is for Linux, tun_darwin.cc for macOS; a file without a system is for all.
+  const systems = {
+    linux: 'linux',
+    darwin: 'darwin',
+    freebsd: 'bsd',
+    openbsd: 'bsd',
+    netbsd: 'bsd',
+  };
+  const own = systems[process.platform];
+  const files = fs.readdirSync('native').map((file) => join('native', file));
+  const sources = files.filter((file) => {
+    const system = /_(linux|darwin|bsd)\.cc$/.exec(file)?.[1];
+    return file.endsWith('.cc') && (system === undefined || system === own);
+  });
+  if (isNewer(output, [...files, NODE])) return;
+  const flags = ['-std=c++17', '-O2', '-fPIC', '-fno-exceptions', '-fvisibility=hidden'];
+  const warnings = ['-Wall', '-Wextra'];
+  const includes = [join(EMBEDDED, 'include', 'node'), join(PACKAGES, 'node-addon-api')];
+  const link =
+    process.platform === 'darwin' ? ['-bundle', '-undefined', 'dynamic_lookup'] : ['-shared'];
+  const temporary = `${output}.${process.pid}`;
+  await step('compile the addon', () =>
+    run('g++', [
+      ...[...flags, ...warnings, ...link],
+      // -isystem: their warnings are not ours.
+      ...includes.flatMap((folder) => ['-isystem', folder]),
+      ...['-o', temporary, ...sources],
+    ]),
+  );
+  fs.renameSync(temporary, output);
+}
+
+/** Returns the files that went in. */
+async function makeBundle(output) {
+  const esbuild = createRequire(join(ROOT, 'build.mjs'))('esbuild');
+  const variant = process.env.NO_DEFAULT_ROUTES === '1' ? '1' : '';
+  const result = await esbuild.build({
+    entryPoints: ['src/main.ts'],
+    outfile: output,
+    bundle: true,
+    write: false,
+    metafile: true,
+    format: 'cjs',
+    platform: 'node',
+    target: 'node24',
+    // Folds the constants below and drops what they exclude; names stay, for stack traces.
+    minifySyntax: true,
+    define: {
+      'import.meta.dirname': '__dirname',
+      'process.env.NO_DEFAULT_ROUTES': JSON.stringify(variant),
+    },
+    plugins: [{ name: 'sodium-from-asset', setup: loadSodiumFromAsset }],
+    legalComments: 'none',
+    logLevel: 'warning',
+  });
+  writeIfChanged(output, result.outputFiles[0].contents);
+  return Object.keys(result.metafile.inputs);
+}
+
+/** sodium-native looks for its prebuilt code in its package, which an executable has not. */
+function loadSodiumFromAsset(esbuild) {
+  const assets = JSON.stringify(join(ROOT, 'src', 'assets.ts'));
+  esbuild.onLoad({ filter: /sodium-native[\\/]binding\.js$/ }, () => ({
+    contents: `module.exports = require(${assets}).loadModule('sodium-native.node');`,
+    resolveDir: ROOT,
+  }));
+}
+
+async function makeExecutable(output, main, assets) {
+  const config = join(BUILD, 'sea-config.json');
+  const blob = join(BUILD, 'vpn.blob');
+  const temporary = `${output}.${process.pid}`;
+  const settings = {
+    main,
+    output: blob,
+    assets,
+    execArgv: NODE_FLAGS,
+    // Neither NODE_OPTIONS nor the command line adds flags of node.
+    execArgvExtension: 'none',
+    disableExperimentalSEAWarning: true,
+    useCodeCache: true,
+  };
+  fs.writeFileSync(config, JSON.stringify(settings));
+  await run(NODE, ['--experimental-sea-config', config]);
+  fs.copyFileSync(NODE, temporary);
+  fs.chmodSync(temporary, 0o755);
+  if (process.platform === 'darwin') await run('codesign', ['--remove-signature', temporary]);
+  // Debug information and local symbols: 18 MB. What the addon links to is in the dynamic table.
+  else if (isInstalled('strip')) await run('strip', [temporary]);
+  const segment = process.platform === 'darwin' ? ['--macho-segment-name', 'NODE_SEA'] : [];
+  const postject = join(PACKAGES, 'postject', 'dist', 'cli.js');
+  const inject = [temporary, 'NODE_SEA_BLOB', blob, '--sentinel-fuse', FUSE, ...segment];
+  await run(process.execPath, [postject, ...inject]);
+  if (process.platform === 'darwin') await run('codesign', ['--sign', '-', temporary]);
+  // At once, so that a running vpn keeps its file and nobody ever starts half of one.
+  fs.renameSync(temporary, output);
+}
+
+/** The notices that go with the executable: ours, of each bundled package, and node's with its parts. */
+function writeLicenses(inputs) {
+  const bundled = inputs.map((file) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(file)?.[1]);
+  const names = new Set([
+    ...bundled.filter((found) => found !== undefined),
+    'node-addon-api',
+    `node-${SYSTEM}`,
+  ]);
+  const notices = [...names].sort().map((name) => {
+    const folder = join(PACKAGES, name);
+    const file = fs.readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+    if (file === undefined) stop(`node_modules/${name} has no license file`);
+    const { version } = JSON.parse(fs.readFileSync(join(folder, 'package.json'), 'utf8'));
+    return `\n==== ${name} ${version} ====\n\n${fs.readFileSync(join(folder, file), 'utf8')}`;
+  });
+  fs.writeFileSync(
+    join(DIST, 'LICENSES'),
+    [fs.readFileSync('LICENSE', 'utf8'), ...notices].join(''),
+  );
+}
+
+/* Files and processes */
+
+function isNewer(output, inputs) {
+  if (!fs.existsSync(output)) return false;
+  const { mtimeMs } = fs.statSync(output);
+  return inputs.every((input) => fs.statSync(input).mtimeMs <= mtimeMs);
+}
+
+function writeIfChanged(file, bytes) {
+  if (fs.existsSync(file) && fs.readFileSync(file).equals(bytes)) return;
+  fs.writeFileSync(file, bytes);
+}
+
+function copyIfChanged(from, to) {
+  writeIfChanged(to, fs.readFileSync(from));
+}
+
+function isRoot() {
+  return process.getuid?.() === 0;
+}
+
+function say(line) {
+  process.stdout.write(`build: ${line}\n`);
+}
+
+function stop(why) {
+  process.stderr.write(`build: ${why}\n`);
+  process.exit(1);
+}
+
+/** One line per step, with the time it took. */
+async function step(what, action) {
+  process.stdout.write(`build: ${what} ...`);
+  const start = performance.now();
+  try {
+    const result = await action();
+    process.stdout.write(` ${((performance.now() - start) / 1000).toFixed(1)} s\n`);
+    return result;
+  } catch (error) {
+    process.stdout.write(' failed\n');
+    return stop(error instanceof Error ? error.message : error);
+  }
+}
+
+/** What a program prints is shown only when it fails. */
+function run(program, args) {
+  const { status, error, stdout, stderr } = spawnSync(program, args, {
+    encoding: 'utf8',
+    maxBuffer: 64 << 20,
+  });
+  if (status === 0) return;
+  throw new Error(`${[program, ...args].join(' ')}\n${stdout ?? ''}${stderr ?? ''}${error ?? ''}`);
+}
+
+/** Runs a program on this terminal; resolves to its exit status. */
+function runVisibly(program, args) {
+  const child = spawn(program, args, { stdio: 'inherit' });
+  // ^C goes to both; the child cleans up, and this process waits for it.
+  process.on('SIGINT', () => {});
+  process.on('SIGTERM', () => child.kill('SIGTERM'));
+  return new Promise((resolve) => child.on('close', (status) => resolve(status ?? 1)));
+}

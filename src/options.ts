@@ -1,0 +1,183 @@
+/**
+ * The options, as one table that parses the command line and prints the help. A test holds it
+ * against the man page.
+ */
+import { UsageFailure } from './report.ts';
+
+export type CommandName = 'server' | 'client' | 'keygen' | 'cleanup' | 'selftest';
+
+export interface Option {
+  readonly long: string;
+  readonly short?: string;
+  /** What the value is called in the help; '' for an option without one. */
+  readonly value: string;
+  readonly repeats?: true;
+  /** For tests: not in the help. */
+  readonly hidden?: true;
+  readonly commands: readonly CommandName[];
+  readonly help: string;
+}
+
+const ENDS: readonly CommandName[] = ['server', 'client'];
+const HOST: readonly CommandName[] = [...ENDS, 'cleanup'];
+const ALL: readonly CommandName[] = [...HOST, 'keygen', 'selftest'];
+
+export const OPTIONS = [
+  {
+    long: 'no-default-routes',
+    value: '',
+    commands: ENDS,
+    help: 'addresses only: no default route, NAT or forwarding',
+  },
+  {
+    long: 'route',
+    value: 'CIDR',
+    repeats: true,
+    commands: ENDS,
+    help: 'send CIDR through the tunnel, and on a client only that',
+  },
+  { long: 'mtu', value: 'N', commands: ENDS, help: 'tun MTU, 1280 to 1500 (what fits the link)' },
+  { long: 'mark', value: 'N', commands: ENDS, help: 'firewall mark of own datagrams (a free one)' },
+  { long: 'table', value: 'N', commands: ENDS, help: 'routing table to fill (a free one)' },
+  {
+    long: 'cipher',
+    value: 'NAME',
+    commands: ENDS,
+    help: 'auto, aes-256-gcm or chacha20-poly1305 (auto)',
+  },
+  { long: 'no-offload', value: '', commands: ENDS, help: 'no tun and UDP offloads' },
+  {
+    long: 'dry-run',
+    value: '',
+    commands: HOST,
+    help: 'print the commands instead of running them',
+  },
+  {
+    long: 'verbose',
+    short: 'v',
+    value: '',
+    repeats: true,
+    commands: ALL,
+    help: 'show every command, and more',
+  },
+  { long: 'help', short: 'h', value: '', commands: ALL, help: 'show this help' },
+  { long: 'version', value: '', commands: ALL, help: 'show the version' },
+  {
+    long: 'rekey-after',
+    value: 'SECONDS',
+    hidden: true,
+    commands: [...ENDS, 'selftest'],
+    help: 'make new keys this often',
+  },
+  {
+    long: 'state-dir',
+    value: 'FOLDER',
+    hidden: true,
+    commands: HOST,
+    help: 'keep the journal here',
+  },
+] as const satisfies readonly Option[];
+
+export type OptionName = (typeof OPTIONS)[number]['long'];
+
+/** A command line taken apart; no value was looked at yet. */
+export interface Arguments {
+  readonly words: readonly string[];
+  readonly options: ReadonlyMap<OptionName, readonly string[]>;
+}
+
+const SEE_HELP = 'see vpn --help';
+
+/** Takes a command line apart. Options may stand anywhere; `--` ends them. Throws a `UsageFailure`. */
+export function parseArguments(argv: readonly string[]): Arguments {
+  const words: string[] = [];
+  const options = new Map<OptionName, string[]>();
+  for (let i = 0; i < argv.length; i++) {
+    const word = argv[i];
+    if (word === '--') {
+      words.push(...argv.slice(i + 1));
+      break;
+    }
+    if (!word.startsWith('-') || word === '-') {
+      words.push(word);
+      continue;
+    }
+    const [name, attached] = splitAtEquals(word);
+    const option = findOption(name);
+    let value = '';
+    if (option.value !== '') {
+      value = attached ?? argv[++i] ?? '';
+      if (value === '' || (attached === undefined && value.startsWith('--'))) {
+        throw new UsageFailure(`option ${name}`, 'value missing', `write ${name} ${option.value}`);
+      }
+    } else if (attached !== undefined) {
+      throw new UsageFailure(`option ${name}`, 'takes no value', `write ${name} alone`);
+    }
+    const values = options.get(option.long) ?? [];
+    if (values.length > 0 && !('repeats' in option)) {
+      throw new UsageFailure(`option ${name}`, 'given twice', 'give it once');
+    }
+    options.set(option.long, [...values, value]);
+  }
+  return { words, options };
+}
+
+/** Refuses options that mean nothing to `command`. */
+export function checkOptions(command: CommandName, { options }: Arguments): void {
+  for (const option of OPTIONS) {
+    const commands: readonly CommandName[] = option.commands;
+    if (options.has(option.long) && !commands.includes(command)) {
+      throw new UsageFailure(`option --${option.long}`, `not for vpn ${command}`, SEE_HELP);
+    }
+  }
+}
+
+/** `; did you mean …` for a misspelt word, with where to look. */
+export function suggestion(word: string, known: readonly string[]): string {
+  const ranked = known
+    .map((candidate) => ({ candidate, distance: editDistance(word, candidate) }))
+    .sort((a, b) => a.distance - b.distance);
+  const [best] = ranked;
+  // Beyond a third of the word it is no misspelling, and a guess would only mislead.
+  const isNear = best !== undefined && best.distance <= Math.max(2, word.length / 3);
+  return isNear ? `did you mean ${best.candidate}? ${SEE_HELP}` : SEE_HELP;
+}
+
+/** The lines of the options for the help. */
+export function optionHelp(): readonly string[] {
+  return OPTIONS.filter((option) => !('hidden' in option)).map((option) => {
+    const short = 'short' in option ? `-${option.short}, ` : '';
+    const long = `--${option.long}${option.value === '' ? '' : ` ${option.value}`}`;
+    return `  ${`${short}${long}`.padEnd(20)} ${option.help}`;
+  });
+}
+
+function splitAtEquals(word: string): readonly [string, string | undefined] {
+  const at = word.indexOf('=');
+  return at < 0 || !word.startsWith('--')
+    ? [word, undefined]
+    : [word.slice(0, at), word.slice(at + 1)];
+}
+
+function findOption(name: string): (typeof OPTIONS)[number] {
+  const found = OPTIONS.find(
+    (option) => name === `--${option.long}` || ('short' in option && name === `-${option.short}`),
+  );
+  if (found !== undefined) return found;
+  const known = OPTIONS.filter((option) => !('hidden' in option)).map(({ long }) => `--${long}`);
+  throw new UsageFailure(`unknown option "${name}"`, '', suggestion(name, known));
+}
+
+/** Levenshtein's distance; words are a few letters long. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const substituted = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(substituted, row[j] + 1, next[j - 1] + 1));
+    }
+    row = next;
+  }
+  return row[b.length];
+}
