@@ -1,0 +1,112 @@
+/**
+ * Whether one link's peer has moved (PROTOCOL §6 and RFC 9000 §9.3): bulk follows a new address only after
+ * it answered a challenge, and not while the old one still answers. Told the time; sends nothing.
+ */
+import { ENDPOINT_BYTES } from './batch.ts';
+import { isSameRemote } from './address.ts';
+import { isEqual } from './crypto.ts';
+import { CHALLENGE_BYTES } from './wire.ts';
+
+/** How often a challenge is repeated, and when an unanswered candidate is forgotten. */
+const CHALLENGE_EVERY_MS = 200;
+const CANDIDATE_MS = 2_000;
+/** RFC 9000 §8.1: to an address that has not answered at most three times what came from it. */
+const AMPLIFICATION = 3;
+const MIN_GRACE_MS = 50;
+
+export type RoamingDecision = 'none' | 'challenge' | 'moved';
+
+export class Roaming {
+  /** The address that may become the endpoint; meaningful while `hasCandidate`. */
+  readonly candidate = new Uint8Array(ENDPOINT_BYTES);
+  /** What the candidate, and the present endpoint, have to send back. */
+  readonly candidateChallenge = new Uint8Array(CHALLENGE_BYTES);
+  readonly presentChallenge = new Uint8Array(CHALLENGE_BYTES);
+  hasCandidate = false;
+  private readonly randomBytes: (bytes: Uint8Array) => void;
+  private sinceMs = 0;
+  private challengeAtMs = 0;
+  private answeredAtMs = Number.POSITIVE_INFINITY;
+  private credit = 0;
+  private quietUntilMs = Number.NEGATIVE_INFINITY;
+
+  constructor(randomBytes: (bytes: Uint8Array) => void) {
+    this.randomBytes = randomBytes;
+  }
+
+  /** An authenticated datagram of `size` bytes, the newest of its link, came from another address. */
+  heardElsewhere(sources: Uint8Array, at: number, size: number, nowMs: number): void {
+    if (this.hasCandidate) {
+      if (isSameRemote(this.candidate, 0, sources, at)) this.credit += AMPLIFICATION * size;
+      return;
+    }
+    if (nowMs < this.quietUntilMs) return;
+    for (let i = 0; i < ENDPOINT_BYTES; i++) this.candidate[i] = sources[at + i];
+    this.randomBytes(this.candidateChallenge);
+    this.randomBytes(this.presentChallenge);
+    this.hasCandidate = true;
+    this.sinceMs = nowMs;
+    this.challengeAtMs = nowMs;
+    this.answeredAtMs = Number.POSITIVE_INFINITY;
+    this.credit = AMPLIFICATION * size;
+  }
+
+  /** A challenge came back from `sources[at]`; `present` is the endpoint in use. */
+  replied(
+    body: Uint8Array,
+    sources: Uint8Array,
+    at: number,
+    present: Uint8Array,
+    nowMs: number,
+  ): void {
+    if (!this.hasCandidate) return;
+    if (isSameRemote(present, 0, sources, at) && isEqual(body, this.presentChallenge)) {
+      // The old address is alive: what came from elsewhere was a copy on another way.
+      this.forget(nowMs);
+    } else if (
+      isSameRemote(this.candidate, 0, sources, at) &&
+      isEqual(body, this.candidateChallenge)
+    ) {
+      this.answeredAtMs = Math.min(this.answeredAtMs, nowMs);
+    }
+  }
+
+  /**
+   * What is to be done now. 'challenge': send both challenges, and ask again; 'moved': the candidate
+   * is the endpoint from now on. `challengeBytes` is the size of such a datagram.
+   */
+  decide(nowMs: number, rttMs: number, challengeBytes: number): RoamingDecision {
+    if (!this.hasCandidate) return 'none';
+    const graceMs = Math.max(MIN_GRACE_MS, 2 * rttMs);
+    if (nowMs >= this.answeredAtMs + graceMs) {
+      this.hasCandidate = false;
+      return 'moved';
+    }
+    if (nowMs >= this.sinceMs + CANDIDATE_MS) {
+      this.forget(nowMs);
+      return 'none';
+    }
+    if (nowMs < this.challengeAtMs) return 'none';
+    // Without credit, too, the next look is later: else the deadline would be over at once for ever.
+    this.challengeAtMs = nowMs + CHALLENGE_EVERY_MS;
+    if (this.credit < challengeBytes) return 'none';
+    this.credit -= challengeBytes;
+    return 'challenge';
+  }
+
+  deadlineMs(rttMs: number): number {
+    if (!this.hasCandidate) return Number.POSITIVE_INFINITY;
+    const graceMs = Math.max(MIN_GRACE_MS, 2 * rttMs);
+    return Math.min(
+      this.answeredAtMs + graceMs,
+      this.sinceMs + CANDIDATE_MS,
+      Math.max(this.challengeAtMs, this.sinceMs),
+    );
+  }
+
+  private forget(nowMs: number): void {
+    this.hasCandidate = false;
+    // One question per round trip and address is enough, however many copies come.
+    this.quietUntilMs = nowMs + CHALLENGE_EVERY_MS;
+  }
+}

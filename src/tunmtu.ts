@@ -1,0 +1,38 @@
+/**
+ * The MTU of the tun device: what fits the smallest link in use, lowered at once, raised when it has
+ * been larger for a minute (PROTOCOL §6). Told the time.
+ */
+import { MAX_TUN_MTU, MIN_TUN_MTU, RAISE_MTU_AFTER_MS } from './constants.ts';
+
+export class TunMtu {
+  /** What the device has now. */
+  current: number;
+  private readonly fixed: boolean;
+  private isMeasured = false;
+  private largerSinceMs = Number.POSITIVE_INFINITY;
+
+  /** `configured` is 0 for automatic. */
+  constructor(configured: number) {
+    this.fixed = configured !== 0;
+    this.current = this.fixed ? configured : MIN_TUN_MTU;
+  }
+
+  /** Packets of up to `room` bytes fit the smallest link. Whether `current` changed. */
+  offer(room: number, nowMs: number): boolean {
+    if (this.fixed) return false;
+    const wanted = Math.min(MAX_TUN_MTU, Math.max(MIN_TUN_MTU, room));
+    if (wanted <= this.current) this.largerSinceMs = Number.POSITIVE_INFINITY;
+    if (wanted === this.current) {
+      this.isMeasured = true;
+      return false;
+    }
+    if (wanted > this.current && this.isMeasured) {
+      this.largerSinceMs = Math.min(this.largerSinceMs, nowMs);
+      if (nowMs - this.largerSinceMs < RAISE_MTU_AFTER_MS) return false;
+      this.largerSinceMs = Number.POSITIVE_INFINITY;
+    }
+    this.isMeasured = true;
+    this.current = wanted;
+    return true;
+  }
+}
