@@ -1,0 +1,230 @@
+/**
+ * The client's side of the session: makes handshakes, renews keys, and never gives up (PROTOCOL §3.4, §6).
+ */
+import { isEqual, wipe } from './crypto.ts';
+import { SILENT_MS } from './constants.ts';
+import { Initiator, noCookie, type Accepted } from './handshake.ts';
+import { formatEndpoint } from './address.ts';
+import type { Peering, PeeringContext } from './peering.ts';
+import { Epoch, Session } from './session.ts';
+import { INSTANCE_BYTES, MessageType, VerdictCode } from './wire.ts';
+
+/** How long to wait after the server refused: long enough to be no load, short enough to be no pain. */
+const REFUSED_WAIT_MS = 3_000;
+
+export class ClientPeering implements Peering {
+  session: Session | undefined = undefined;
+  private readonly context: PeeringContext;
+  private readonly instance = new Uint8Array(INSTANCE_BYTES);
+  private readonly localId: number;
+  private readonly cookie = noCookie();
+  private initiator: Initiator | undefined = undefined;
+  private endpoints: readonly Uint8Array[];
+  private nextEndpoint = 0;
+  private isResolving = false;
+  private isRekeyAsked = false;
+  private quietUntilMs = Number.NEGATIVE_INFINITY;
+  private hasConnected = false;
+  /** The last refusal that was reported: each is said once, not with every try. */
+  private reported = '';
+
+  constructor(context: PeeringContext, endpoints: readonly Uint8Array[]) {
+    this.context = context;
+    this.endpoints = endpoints;
+    context.host.randomBytes(this.instance);
+    const id = new Uint8Array(3);
+    context.host.randomBytes(id);
+    this.localId = (id[0] << 16) | (id[1] << 8) | id[2];
+  }
+
+  epochFor(sessionId: number, number: number): Epoch | undefined {
+    return sessionId === this.localId ? this.session?.epoch(number) : undefined;
+  }
+
+  opened(epoch: Epoch, _sources: Uint8Array, _at: number, nowMs: number): void {
+    this.session?.confirm(epoch, this.context.slowestRttMs(), nowMs);
+  }
+
+  onMessage(message: Uint8Array, sources: Uint8Array, at: number, nowMs: number): void {
+    if (this.initiator === undefined) return;
+    if (message[0] === MessageType.cookie) {
+      this.initiator.takeCookie(message, this.cookie, nowMs);
+    } else if (message[0] === MessageType.version) {
+      const version = this.initiator.readVersion(message);
+      if (version !== undefined) this.refused('version', version, nowMs);
+    } else if (message[0] === MessageType.message2) {
+      const accepted = this.initiator.readMessage2(message);
+      if (accepted !== undefined) this.answered(accepted, sources, at, nowMs);
+    }
+  }
+
+  rekeyAsked(): void {
+    this.isRekeyAsked = true;
+  }
+
+  goodbye(): void {
+    this.endSession();
+    this.context.host.report({ kind: 'closed' });
+  }
+
+  onTimer(nowMs: number): void {
+    if (this.session?.expire(nowMs) === false) this.endSession();
+    if (!this.isHandshakeDue(nowMs)) {
+      this.dropInitiator();
+      return;
+    }
+    if (nowMs < this.quietUntilMs) return;
+    if (this.initiator === undefined || this.initiator.isSpent(nowMs)) this.begin(nowMs);
+    if (this.initiator !== undefined && nowMs >= this.initiator.sendAtMs) {
+      this.sendMessage1(this.initiator, nowMs);
+    }
+  }
+
+  deadlineMs(): number {
+    const expiry = this.session?.nextDeadlineMs() ?? Number.POSITIVE_INFINITY;
+    if (this.initiator !== undefined) {
+      return Math.min(expiry, Math.max(this.initiator.sendAtMs, this.quietUntilMs));
+    }
+    if (this.session === undefined) return this.quietUntilMs;
+    const rekeyMs = this.isRekeyAsked
+      ? this.quietUntilMs
+      : this.session.current.bornMs + this.context.config.rekeyAfterMs;
+    const silentMs = this.context.heardMs + SILENT_MS;
+    return Math.min(expiry, Math.max(this.quietUntilMs, Math.min(rekeyMs, silentMs)));
+  }
+
+  wipe(): void {
+    this.dropInitiator();
+    this.session?.wipe();
+    this.session = undefined;
+    wipe(this.cookie.bytes);
+  }
+
+  private isHandshakeDue(nowMs: number): boolean {
+    const { session } = this;
+    if (session === undefined || this.isSilent(nowMs) || this.isRekeyAsked) return true;
+    const { current } = session;
+    return current.isWorn() || nowMs >= current.bornMs + this.context.config.rekeyAfterMs;
+  }
+
+  private isSilent(nowMs: number): boolean {
+    return nowMs >= this.context.heardMs + SILENT_MS;
+  }
+
+  private begin(nowMs: number): void {
+    const { config } = this.context;
+    this.dropInitiator();
+    if (this.session === undefined || this.isSilent(nowMs)) this.resolve();
+    const payload = {
+      instance: this.instance,
+      session: this.localId,
+      ciphers: config.ciphers,
+      serverIp: config.serverIp,
+      clientIp: config.clientIp,
+    };
+    this.initiator = new Initiator(config.keys, payload, this.cookie, nowMs);
+  }
+
+  /** To the endpoint in use, or to each address of the name in turn while there is none that answers. */
+  private sendMessage1(initiator: Initiator, nowMs: number): void {
+    initiator.sent(nowMs);
+    if (this.session !== undefined && !this.isSilent(nowMs)) {
+      this.context.sendMessage(initiator.message, this.context.links[0].endpoint, 0);
+      return;
+    }
+    if (this.endpoints.length === 0) return;
+    const endpoint = this.endpoints[this.nextEndpoint % this.endpoints.length];
+    this.nextEndpoint++;
+    this.context.sendMessage(initiator.message, endpoint, 0);
+  }
+
+  private resolve(): void {
+    if (this.isResolving) return;
+    this.isResolving = true;
+    void this.context.host.resolve().then((endpoints) => {
+      this.isResolving = false;
+      // A name that does not resolve now may well be the tunnel's own outage: keep what was known.
+      if (endpoints.length > 0) this.endpoints = endpoints;
+      else this.reportOnce('unresolved', () => this.context.host.report({ kind: 'unresolved' }));
+    });
+  }
+
+  private answered(accepted: Accepted, sources: Uint8Array, at: number, nowMs: number): void {
+    const { payload, keys } = accepted;
+    this.dropInitiator();
+    try {
+      if (payload.verdict !== VerdictCode.accepted) {
+        this.refused('verdict', payload.verdict, nowMs);
+        return;
+      }
+      const { config, host } = this.context;
+      // The cipher must be one we offered: the peer has the key, but may be buggy.
+      if (payload.cipher < 1 || (config.ciphers & (1 << (payload.cipher - 1))) === 0) return;
+      if (payload.epoch > 3) return;
+      this.isRekeyAsked = false;
+      this.reported = '';
+      const { session } = this;
+      const isRekey =
+        session !== undefined &&
+        isEqual(session.instance, payload.instance) &&
+        session.peerId === payload.session;
+      if (isRekey && session.epoch(payload.epoch) !== undefined) return;
+      const epoch = new Epoch(host.aead, 'client', payload.epoch, payload.cipher, keys, nowMs);
+      if (isRekey) {
+        session.rekey(epoch);
+        host.report({ kind: 'rekeyed', epoch: epoch.number });
+      } else {
+        this.endSession();
+        this.session = new Session(payload.instance, this.localId, payload.session, epoch);
+        this.context.sessionBegan(sources, at, nowMs);
+        this.reportConnected(payload.ipv6, epoch.cipher, sources, at);
+      }
+      this.context.confirmKeys(nowMs);
+    } finally {
+      wipe(keys.k1, keys.k2);
+    }
+  }
+
+  private reportConnected(ipv6: boolean, cipher: number, sources: Uint8Array, at: number): void {
+    this.context.host.report({
+      kind: 'connected',
+      endpoint: formatEndpoint(sources.subarray(at)),
+      cipher,
+      ipv6,
+      again: this.hasConnected,
+    });
+    this.hasConnected = true;
+  }
+
+  private refused(why: 'version' | 'verdict', value: number, nowMs: number): void {
+    const { host } = this.context;
+    this.dropInitiator();
+    this.quietUntilMs = nowMs + REFUSED_WAIT_MS;
+    this.context.peerAnswered(nowMs);
+    this.reportOnce(`${why} ${value}`, () => {
+      if (why === 'version') host.report({ kind: 'version', peer: value });
+      else if (value === VerdictCode.busy) host.report({ kind: 'busy' });
+      else if (value === VerdictCode.noCommonCipher) {
+        host.report({ kind: 'refused', why: 'no-common-cipher' });
+      } else host.report({ kind: 'refused', why: 'addresses-differ' });
+    });
+  }
+
+  private reportOnce(what: string, report: () => void): void {
+    if (this.reported === what) return;
+    this.reported = what;
+    report();
+  }
+
+  private dropInitiator(): void {
+    this.initiator?.wipe();
+    this.initiator = undefined;
+  }
+
+  private endSession(): void {
+    if (this.session === undefined) return;
+    this.session.wipe();
+    this.session = undefined;
+    this.context.sessionEnded();
+  }
+}

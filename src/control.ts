@@ -1,0 +1,165 @@
+/**
+ * Control messages (PROTOCOL §5.4): what a link needs to be asked, and the answers. Seals and sends one
+ * message at a time, through memory of its own, so that a probe never waits behind bulk and bulk that
+ * waits is not overwritten.
+ */
+import { constants as os } from 'node:os';
+import { sealTable } from './batch.ts';
+import { PROBE_INTERVAL_MS, SEND_TIME_UNITS_PER_MS } from './constants.ts';
+import { TAG_BYTES } from './crypto.ts';
+import type { Link } from './link.ts';
+import type { Host } from './host.ts';
+import type { Session } from './session.ts';
+import {
+  CHALLENGE_BYTES,
+  Control,
+  Flag,
+  HEADER_BYTES,
+  INNER_BYTES,
+  PROBE_TOKEN_BYTES,
+  writeHeader,
+  writeInner,
+  writeNonce,
+} from './wire.ts';
+
+/** Room for a probe of any size that is searched for, and for the largest body. */
+const CONTROL_BYTES = 2_048;
+const EMPTY = new Uint8Array(0);
+
+/** The send time of PROTOCOL §5.1. */
+export function sendTime(nowMs: number): number {
+  return Math.floor(nowMs * SEND_TIME_UNITS_PER_MS) & 0xffff;
+}
+
+/** What a control message asks of the session's keeper. */
+export type Request = 'none' | 'rekey' | 'goodbye';
+
+/** A control message as it lies in the inbound memory, opened. */
+export interface ControlMessage {
+  readonly kind: number;
+  readonly body: Uint8Array;
+  /** Bytes of the datagram that carried it. */
+  readonly datagramBytes: number;
+  /** Where it came from: an endpoint at `sources[at]`. */
+  readonly sources: Uint8Array;
+  readonly at: number;
+}
+
+export class ControlMessages {
+  private readonly aead: Host['aead'];
+  private readonly plaintext = new Uint8Array(CONTROL_BYTES);
+  private readonly slab = new Uint8Array(CONTROL_BYTES);
+  private readonly table = sealTable(1);
+  private readonly sizes = new Uint16Array(1);
+  private readonly token = new Uint8Array(PROBE_TOKEN_BYTES);
+  private readonly reply = new Uint8Array(PROBE_TOKEN_BYTES + 2);
+
+  constructor(aead: Host['aead']) {
+    this.aead = aead;
+  }
+
+  /**
+   * Sends one message over `link` to `endpoint[at]` (the link's own endpoint when left out). The
+   * plaintext is filled up with zeros to `datagramBytes` of UDP payload. False if nothing was sent.
+   */
+  send(
+    session: Session,
+    link: Link,
+    kind: number,
+    body: Uint8Array,
+    nowMs: number,
+    datagramBytes = 0,
+    endpoint: Uint8Array = link.endpoint,
+    at = 0,
+  ): boolean {
+    const epoch = session.current;
+    const counter = epoch.reserve(link.id, 1);
+    if (counter === -1) return false;
+    const least = INNER_BYTES + body.length;
+    const size = Math.max(least, Math.min(datagramBytes, CONTROL_BYTES) - HEADER_BYTES - TAG_BYTES);
+    this.plaintext.fill(0, 0, size);
+    writeInner(this.plaintext, 0, kind, 0, sendTime(nowMs), Flag.control);
+    this.plaintext.set(body, INNER_BYTES);
+
+    writeHeader(this.slab, 0, epoch.number, link.id, session.peerId, counter);
+    writeNonce(this.table.nonces, 0, link.id, counter);
+    this.table.from[0] = 0;
+    this.table.sizes[0] = size;
+    this.table.to[0] = 0;
+    this.sizes[0] = HEADER_BYTES + size + TAG_BYTES;
+    this.aead.seal(epoch.sealKey, this.plaintext, this.slab, HEADER_BYTES, this.table, 1);
+    return link.socket.send(this.slab, this.table.to, this.sizes, 0, 1, endpoint, at) === 1;
+  }
+
+  sendEmpty(session: Session, link: Link, kind: number, nowMs: number): boolean {
+    return this.send(session, link, kind, EMPTY, nowMs);
+  }
+
+  /** Sends a probe that makes an IP packet of `size` bytes, outer headers included; 0: a small one. */
+  sendProbe(session: Session, link: Link, size: number, nowMs: number): void {
+    writeUint32(this.token, link.probe(size, nowMs));
+    const datagramBytes = size === 0 ? 0 : size - link.outerBytes;
+    link.socket.errno();
+    this.send(session, link, Control.probe, this.token, nowMs, datagramBytes);
+    if (size !== 0 && link.socket.errno() === os.errno.EMSGSIZE) link.pathMtu.refused(size, nowMs);
+  }
+
+  /**
+   * Sends what `link` needs now: its regular probe, path MTU probes, challenges. 'moved' if its
+   * endpoint changed.
+   */
+  tend(session: Session, link: Link, nowMs: number): 'moved' | 'stays' {
+    if (nowMs >= link.probeAtMs) {
+      link.probeAtMs = nowMs + PROBE_INTERVAL_MS;
+      this.sendProbe(session, link, 0, nowMs);
+    }
+    for (;;) {
+      const hasTraffic = link.hasTraffic(nowMs);
+      const size = link.pathMtu.due(nowMs, link.patienceMs, hasTraffic, link.heardMs);
+      if (size === 0) break;
+      this.sendProbe(session, link, size, nowMs);
+    }
+    const challengeBytes = HEADER_BYTES + INNER_BYTES + CHALLENGE_BYTES + TAG_BYTES;
+    const decision = link.roaming.decide(nowMs, link.rttMs, challengeBytes);
+    if (decision === 'challenge') {
+      const { candidate, candidateChallenge, presentChallenge } = link.roaming;
+      this.send(session, link, Control.challenge, candidateChallenge, nowMs, 0, candidate);
+      this.send(session, link, Control.challenge, presentChallenge, nowMs);
+    } else if (decision === 'moved') {
+      link.moveTo(link.roaming.candidate, 0);
+      link.pathMtu.search(link.pathMtu.current, nowMs);
+      return 'moved';
+    }
+    return 'stays';
+  }
+
+  /** Answers an authenticated control message, or learns from it. */
+  receive(session: Session, link: Link, message: ControlMessage, nowMs: number): Request {
+    const { kind, body, sources, at } = message;
+    if (kind === Control.probe && body.length >= PROBE_TOKEN_BYTES) {
+      this.reply.set(body.subarray(0, PROBE_TOKEN_BYTES));
+      this.reply[PROBE_TOKEN_BYTES] = message.datagramBytes >>> 8;
+      this.reply[PROBE_TOKEN_BYTES + 1] = message.datagramBytes;
+      this.send(session, link, Control.probeReply, this.reply, nowMs, 0, sources, at);
+    } else if (kind === Control.probeReply && body.length >= PROBE_TOKEN_BYTES) {
+      link.probeAnswered(readUint32(body), nowMs);
+    } else if (kind === Control.challenge && body.length === CHALLENGE_BYTES) {
+      this.send(session, link, Control.challengeReply, body, nowMs, 0, sources, at);
+    } else if (kind === Control.challengeReply) {
+      link.roaming.replied(body, sources, at, link.endpoint, nowMs);
+    } else if (kind === Control.rekey) {
+      return 'rekey';
+    } else if (kind === Control.goodbye) {
+      return 'goodbye';
+    }
+    return 'none';
+  }
+}
+
+function writeUint32(bytes: Uint8Array, value: number): void {
+  new DataView(bytes.buffer, bytes.byteOffset).setUint32(0, value);
+}
+
+function readUint32(bytes: Uint8Array): number {
+  return new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+}

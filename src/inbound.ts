@@ -1,0 +1,214 @@
+/**
+ * The inbound half of the data path: memory, and the steps of the loop in vpn.ts that fill it.
+ *
+ * Datagrams are opened where they were received and written to TUN from there: nothing is copied but
+ * halves, which wait behind the receive area in the same memory.
+ */
+import { datagramTable, ENDPOINT_BYTES, NONCE_BYTES, packetTable, TABLE_SLOTS } from './batch.ts';
+import { HALVES_BYTES } from './constants.ts';
+import { TAG_BYTES } from './crypto.ts';
+import { Halves, PLACE_BYTES } from './halves.ts';
+import type { Host, LinkSocket } from './host.ts';
+import { isSourceAllowed, packetVersion, type Network } from './inner.ts';
+import type { Peering } from './peering.ts';
+import { ReplayWindow } from './replay.ts';
+import type { Epoch } from './session.ts';
+import {
+  DATAGRAM_TYPE,
+  EPOCH_MASK,
+  Flag,
+  HALF_INNER_BYTES,
+  HEADER_BYTES,
+  headerCounter,
+  headerLink,
+  headerSession,
+  INNER_BYTES,
+  innerFlags,
+  innerSequence,
+  innerSplit,
+  LINK_IDS,
+  MIN_DATAGRAM_BYTES,
+  writeNonce,
+} from './wire.ts';
+
+/** 16 runs of 64 KiB (UDP_GRO). */
+const RECEIVE_BYTES = 1024 * 1024;
+/** Halves that wait, and as many places again as one batch can join. */
+const WAITING_HALVES = HALVES_BYTES / PLACE_BYTES;
+const HALVES_PLACES = WAITING_HALVES + TABLE_SLOTS;
+/** The longest handshake message of any version that deserves a look. */
+const MAX_MESSAGE_BYTES = 1_280;
+
+/** What was dropped, and why: the log of the data path. */
+export interface InboundCounters {
+  unknown: number;
+  forged: number;
+  replayed: number;
+  malformed: number;
+  foreign: number;
+  refused: number;
+}
+
+export class Inbound {
+  /** Handshake messages among the batch: `messageSlots` up to here. */
+  messageCount = 0;
+  readonly messageSlots = new Uint16Array(TABLE_SLOTS);
+  readonly halves: Halves;
+  private readonly host: Host;
+  private readonly counters: InboundCounters;
+  private readonly sources: readonly Network[] | undefined;
+  private readonly bytes = new Uint8Array(RECEIVE_BYTES + HALVES_PLACES * PLACE_BYTES);
+  private readonly datagrams = datagramTable();
+  private readonly epochs: (Epoch | undefined)[] = new Array(TABLE_SLOTS).fill(undefined);
+  private readonly datagramCounters = new Float64Array(TABLE_SLOTS);
+  private readonly writes = packetTable();
+  private writeCount = 0;
+  /** For counters of links that were not heard yet under a key; never accepts anything. */
+  private readonly freshWindow = new ReplayWindow();
+
+  /** `sources`: where inner packets may come from; undefined: anywhere. */
+  constructor(host: Host, sources: readonly Network[] | undefined, counters: InboundCounters) {
+    this.host = host;
+    this.sources = sources;
+    this.counters = counters;
+    this.halves = new Halves(this.bytes, RECEIVE_BYTES, WAITING_HALVES);
+  }
+
+  /** Endpoints that the batch came from; `sourceAt` says where in it. */
+  get endpoints(): Uint8Array {
+    return this.datagrams.endpoints;
+  }
+
+  receive(socket: LinkSocket): number {
+    return socket.receive(this.bytes, 0, RECEIVE_BYTES, this.datagrams);
+  }
+
+  /** Finds each datagram's key and nonce by its header, which proves nothing yet. */
+  parse(count: number, peering: Peering): void {
+    const { bytes, datagrams } = this;
+    this.messageCount = 0;
+    for (let i = 0; i < count; i++) {
+      const at = datagrams.offsets[i];
+      const length = datagrams.lengths[i];
+      datagrams.keys[i] = 0;
+      if (length === 0) continue;
+      const type = bytes[at];
+      if ((type & ~EPOCH_MASK) !== DATAGRAM_TYPE) {
+        if (length <= MAX_MESSAGE_BYTES) this.messageSlots[this.messageCount++] = i;
+        continue;
+      }
+      const link = headerLink(bytes, at);
+      const epoch =
+        length >= MIN_DATAGRAM_BYTES && link < LINK_IDS
+          ? peering.epochFor(headerSession(bytes, at), type & EPOCH_MASK)
+          : undefined;
+      if (epoch === undefined) {
+        this.counters.unknown++;
+        continue;
+      }
+      const window = epoch.knownWindow(link) ?? this.freshWindow;
+      const counter = window.expand(headerCounter(bytes, at));
+      writeNonce(datagrams.nonces, i * NONCE_BYTES, link, counter);
+      this.datagramCounters[i] = counter;
+      this.epochs[i] = epoch;
+      datagrams.keys[i] = epoch.openKey;
+    }
+  }
+
+  open(count: number): void {
+    this.counters.forged += this.host.aead.open(this.bytes, HEADER_BYTES, this.datagrams, count);
+  }
+
+  /** The keys that `slot` opened with, if it has passed the replay window; only then may anyone learn from it. */
+  accept(slot: number): Epoch | undefined {
+    if (this.datagrams.keys[slot] === 0 || this.datagrams.lengths[slot] === 0) return undefined;
+    const epoch = this.epochs[slot]!;
+    if (epoch.window(this.linkId(slot)).accept(this.datagramCounters[slot])) return epoch;
+    this.counters.replayed++;
+    return undefined;
+  }
+
+  /** Whether `slot`, accepted, carries the highest counter of its link so far. */
+  isNewest(slot: number, epoch: Epoch): boolean {
+    return epoch.window(this.linkId(slot)).highest === this.datagramCounters[slot];
+  }
+
+  linkId(slot: number): number {
+    return headerLink(this.bytes, this.datagrams.offsets[slot]);
+  }
+
+  /** Where the source of `slot` lies in `endpoints`. */
+  sourceAt(slot: number): number {
+    return this.datagrams.sources[slot] * ENDPOINT_BYTES;
+  }
+
+  /** Bytes of the datagram. */
+  sizeOf(slot: number): number {
+    return this.datagrams.lengths[slot];
+  }
+
+  /** The sealed flags of an accepted slot (PROTOCOL §5.2). */
+  flagsOf(slot: number): number {
+    return innerFlags(this.bytes, this.datagrams.offsets[slot] + HEADER_BYTES);
+  }
+
+  /** Kind and body of an accepted control message. The body is borrowed until the next `receive`. */
+  controlOf(slot: number): { readonly kind: number; readonly body: Uint8Array } {
+    const at = this.datagrams.offsets[slot] + HEADER_BYTES;
+    const end = this.datagrams.offsets[slot] + this.datagrams.lengths[slot] - TAG_BYTES;
+    return { kind: this.bytes[at], body: this.bytes.subarray(at + INNER_BYTES, end) };
+  }
+
+  /** A copy of a handshake message. */
+  messageOf(slot: number): Uint8Array {
+    const at = this.datagrams.offsets[slot];
+    return this.bytes.slice(at, at + this.datagrams.lengths[slot]);
+  }
+
+  /** Takes the packet of an accepted slot, or the packet its half completes, for the next `write`. */
+  collect(slot: number, flags: number, nowMs: number): void {
+    const { bytes, writes, halves } = this;
+    const innerAt = this.datagrams.offsets[slot] + HEADER_BYTES;
+    const bucket = bytes[innerAt];
+    const sequence = innerSequence(bytes, innerAt);
+    let at = innerAt + INNER_BYTES;
+    let length = this.datagrams.lengths[slot] - MIN_DATAGRAM_BYTES;
+    if ((flags & Flag.half) !== 0) {
+      const extra = HALF_INNER_BYTES - INNER_BYTES;
+      if (length <= extra) {
+        this.counters.malformed++;
+        return;
+      }
+      const split = innerSplit(bytes, innerAt);
+      const isSecond = (flags & Flag.second) !== 0;
+      const half = halves.add(bucket, sequence, split, isSecond, at + extra, length - extra, nowMs);
+      if (half === -1) return;
+      at = halves.offsetOf(half);
+      length = halves.lengthOf(half);
+    } else {
+      halves.replaced(bucket, sequence);
+    }
+    const version = packetVersion(bytes, at, length);
+    if (version === 0) {
+      this.counters.malformed++;
+      return;
+    }
+    if (this.sources !== undefined && !isSourceAllowed(bytes, at, version, this.sources)) {
+      this.counters.foreign++;
+      return;
+    }
+    const row = this.writeCount++;
+    writes.offsets[row] = at;
+    writes.lengths[row] = length;
+    writes.flags[row] = flags & Flag.partialChecksum;
+  }
+
+  /** Writes what was collected to TUN, in order; returns how many packets. */
+  write(): number {
+    const count = this.writeCount;
+    this.writeCount = 0;
+    if (count > 0) this.counters.refused += this.host.tun.write(this.bytes, this.writes, count);
+    this.halves.endBatch();
+    return count;
+  }
+}

@@ -1,0 +1,317 @@
+/**
+ * Two ends of the tunnel joined by a simulated network under a virtual clock (test/sim.ts): the whole
+ * protocol, no privileges, no real time.
+ */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { endpoint as makeEndpoint, parseIp } from './address.ts';
+import { REJECT_AFTER_MS, REKEY_AFTER_MS } from './constants.ts';
+import { sharedKeys } from './handshake.ts';
+import type { TunnelEvent } from './host.ts';
+import type { TunnelConfig } from './peering.ts';
+import { path, SimEnd, SimWorld, type Path } from '../test/sim.ts';
+import { Tunnel } from './vpn.ts';
+
+const SERVER_IP = Uint8Array.of(192, 168, 192, 254);
+const CLIENT_IP = Uint8Array.of(192, 168, 192, 1);
+const BOTH_CIPHERS = 3;
+
+interface Setting {
+  readonly world: SimWorld;
+  readonly client: SimEnd;
+  readonly server: SimEnd;
+}
+
+function config(role: 'client' | 'server', changes: Partial<TunnelConfig> = {}): TunnelConfig {
+  const isServer = role === 'server';
+  return {
+    role,
+    keys: sharedKeys(new Uint8Array(32).fill(9)),
+    serverIp: SERVER_IP,
+    clientIp: CLIENT_IP,
+    ciphers: BOTH_CIPHERS,
+    ipv6: false,
+    mtu: 0,
+    rekeyAfterMs: REKEY_AFTER_MS,
+    sources: isServer ? [{ address: CLIENT_IP, bits: 32 }] : undefined,
+    linkCount: 1,
+    ...changes,
+  };
+}
+
+function startServer(end: SimEnd, changes: Partial<TunnelConfig> = {}): void {
+  end.tunnel = new Tunnel(config('server', changes), end.host, []);
+  end.tunnel.start();
+}
+
+function startClient(end: SimEnd, server: SimEnd, changes: Partial<TunnelConfig> = {}): void {
+  end.resolved = [server.address];
+  end.tunnel = new Tunnel(config('client', changes), end.host, [server.address]);
+  end.tunnel.start();
+}
+
+/** Both ends, started. */
+function setting(
+  seed: number,
+  both: Partial<Path> = {},
+  changes: Partial<TunnelConfig> = {},
+): Setting {
+  const world = new SimWorld(seed);
+  const client = world.add('198.51.100.2', 40_000, path(both));
+  const server = world.add('203.0.113.1', 443, path(both));
+  startServer(server, changes);
+  startClient(client, server, changes);
+  return { world, client, server };
+}
+
+/** An IPv4 packet of `size` bytes; `tag` tells packets apart. */
+function packet(
+  source: Uint8Array,
+  destination: Uint8Array,
+  size: number,
+  tag: number,
+): Uint8Array {
+  const bytes = new Uint8Array(size);
+  bytes[0] = 0x45;
+  bytes[2] = size >>> 8;
+  bytes[3] = size;
+  bytes[8] = 64;
+  bytes[9] = 17;
+  bytes.set(source, 12);
+  bytes.set(destination, 16);
+  for (let i = 20; i < size; i++) bytes[i] = (tag * 31 + i) & 0xff;
+  new DataView(bytes.buffer).setUint32(20, tag);
+  return bytes;
+}
+
+const outgoing = (tag: number, size = 200): Uint8Array => packet(CLIENT_IP, SERVER_IP, size, tag);
+const incoming = (tag: number, size = 200): Uint8Array => packet(SERVER_IP, CLIENT_IP, size, tag);
+const tagOf = (bytes: Uint8Array): number =>
+  new DataView(bytes.buffer, bytes.byteOffset).getUint32(20);
+const kinds = (end: SimEnd): string[] => end.events.map((event: TunnelEvent) => event.kind);
+
+/** Sends `count` packets each way, one a millisecond, and says which tags arrived, in order. */
+async function exchange(
+  { world, client, server }: Setting,
+  count: number,
+  first = 1,
+): Promise<{ atServer: number[]; atClient: number[] }> {
+  client.delivered.length = 0;
+  server.delivered.length = 0;
+  for (let i = 0; i < count; i++) {
+    client.inject(outgoing(first + i));
+    server.inject(incoming(first + i));
+    await world.clock.run(1);
+  }
+  await world.clock.run(1_500);
+  return { atServer: server.delivered.map(tagOf), atClient: client.delivered.map(tagOf) };
+}
+
+const range = (first: number, count: number): number[] =>
+  Array.from({ length: count }, (_, i) => first + i);
+
+describe('two ends', () => {
+  it('connect and carry packets both ways', async () => {
+    const ends = setting(1);
+    await ends.world.clock.run(2_000);
+    assert.equal(kinds(ends.client)[0], 'connected');
+    assert.equal(kinds(ends.server)[0], 'connected');
+    const { atServer, atClient } = await exchange(ends, 50);
+    assert.deepEqual(atServer, range(1, 50));
+    assert.deepEqual(atClient, range(1, 50));
+  });
+
+  it('find the MTU that fits the link', async () => {
+    for (const [mtu, expected] of [
+      [1500, 1440],
+      [1400, 1340],
+    ]) {
+      const ends = setting(2, { mtu });
+      await ends.world.clock.run(15_000);
+      for (const end of [ends.client, ends.server]) {
+        assert.ok(
+          end.tunMtu <= expected && end.tunMtu > expected - 8,
+          `link ${mtu}: tun has ${end.tunMtu}`,
+        );
+      }
+    }
+  });
+
+  it('carry packets of every size from 1200 to 1500 over a link of 1280', async () => {
+    const ends = setting(3, { mtu: 1280 });
+    await ends.world.clock.run(5_000);
+    for (let size = 1200; size <= 1500; size++) {
+      ends.client.inject(outgoing(size, size));
+      ends.server.inject(incoming(size, size));
+    }
+    await ends.world.clock.run(1_000);
+    assert.deepEqual(
+      ends.server.delivered.map((bytes) => Buffer.from(bytes).toString('hex')),
+      range(1200, 301).map((size) => Buffer.from(outgoing(size, size)).toString('hex')),
+    );
+    assert.equal(ends.client.delivered.length, 301);
+  });
+});
+
+describe('keys', () => {
+  it('are renewed without losing a packet', async () => {
+    const ends = setting(4, { delayMs: 30, jitterMs: 5 }, { rekeyAfterMs: 2_000 });
+    await ends.world.clock.run(1_000);
+    const { atServer, atClient } = await exchange(ends, 20_000);
+    assert.equal(atServer.length, 20_000);
+    assert.equal(atClient.length, 20_000);
+    assert.ok(kinds(ends.client).filter((kind) => kind === 'rekeyed').length >= 8);
+    assert.equal(kinds(ends.client).filter((kind) => kind === 'connected').length, 1);
+  });
+
+  it('are renewed over a link that loses every fifth datagram', async () => {
+    const ends = setting(5, { lossRatio: 0.2 }, { rekeyAfterMs: 2_000 });
+    await ends.world.clock.run(60_000);
+    assert.ok(kinds(ends.server).filter((kind) => kind === 'rekeyed').length >= 15);
+    assert.equal(kinds(ends.server).filter((kind) => kind === 'connected').length, 1);
+  });
+
+  it('are gone after three minutes of silence, and a new session follows by itself', async () => {
+    const ends = setting(6);
+    await ends.world.clock.run(2_000);
+    ends.world.pathOf(ends.client).isDown = true;
+    ends.world.pathOf(ends.server).isDown = true;
+    await ends.world.clock.run(REJECT_AFTER_MS + 10_000);
+    assert.equal(kinds(ends.client).filter((kind) => kind === 'silent').length, 1);
+    ends.world.pathOf(ends.client).isDown = false;
+    ends.world.pathOf(ends.server).isDown = false;
+    await ends.world.clock.run(10_000);
+    assert.equal(kinds(ends.client).filter((kind) => kind === 'connected').length, 2);
+    const { atServer } = await exchange(ends, 10);
+    assert.deepEqual(atServer, range(1, 10));
+  });
+});
+
+describe('bad days', () => {
+  it('an outage of a minute ends by itself', async () => {
+    const ends = setting(7);
+    await ends.world.clock.run(2_000);
+    ends.world.pathOf(ends.server).isDown = true;
+    await ends.world.clock.run(60_000);
+    ends.world.pathOf(ends.server).isDown = false;
+    await ends.world.clock.run(6_000);
+    const { atServer, atClient } = await exchange(ends, 10);
+    assert.deepEqual(atServer, range(1, 10));
+    assert.deepEqual(atClient, range(1, 10));
+  });
+
+  it('a restarted server is found again', async () => {
+    const ends = setting(8);
+    await ends.world.clock.run(2_000);
+    ends.server.kill();
+    await ends.world.clock.run(1_000);
+    startServer(ends.server);
+    await ends.world.clock.run(6_000);
+    const { atServer, atClient } = await exchange(ends, 10);
+    assert.deepEqual(atServer, range(1, 10));
+    assert.deepEqual(atClient, range(1, 10));
+  });
+
+  it('a second client with the right key is told that the server is busy, and follows when the first is gone', async () => {
+    const ends = setting(9);
+    await ends.world.clock.run(2_000);
+    const second = ends.world.add('198.51.100.77', 5_000, path());
+    startClient(second, ends.server);
+    await ends.world.clock.run(20_000);
+    assert.deepEqual(kinds(second), ['busy']);
+    const { atServer } = await exchange(ends, 10);
+    assert.deepEqual(atServer, range(1, 10));
+    ends.client.tunnel!.close();
+    ends.client.kill();
+    await ends.world.clock.run(10_000);
+    assert.ok(kinds(second).includes('connected'));
+  });
+
+  it('a wrong key gets no answer at all', async () => {
+    const world = new SimWorld(10);
+    const client = world.add('198.51.100.2', 40_000, path());
+    const server = world.add('203.0.113.1', 443, path());
+    server.keepsSent = true;
+    startServer(server);
+    startClient(client, server, { keys: sharedKeys(new Uint8Array(32).fill(8)) });
+    await world.clock.run(30_000);
+    assert.deepEqual(server.sent, []);
+    assert.deepEqual(kinds(client), ['silent']);
+  });
+
+  it('replayed datagrams deliver nothing and move nothing', async () => {
+    const ends = setting(11);
+    const { world, client, server } = ends;
+    client.keepsSent = true;
+    await world.clock.run(2_000);
+    await exchange(ends, 50);
+    server.delivered.length = 0;
+    server.keepsSent = true;
+    const stranger = makeEndpoint(parseIp('192.0.2.66')!, 6_666);
+    const recorded = client.sent.slice();
+    for (const { bytes } of recorded) server.arrive(bytes, stranger);
+    await world.clock.run(5_000);
+    assert.deepEqual(server.delivered, []);
+    assert.ok(!kinds(server).includes('moved'));
+    const { atClient } = await exchange(ends, 10);
+    assert.deepEqual(atClient, range(1, 10));
+    // Only replayed first messages are answered, with fewer bytes.
+    const asked = recorded.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    assert.ok(asked > 0);
+  });
+
+  it('follows a client whose NAT rebinds', async () => {
+    const ends = setting(12);
+    const { world, client } = ends;
+    await world.clock.run(2_000);
+    const outside = makeEndpoint(parseIp('198.51.100.2')!, 61_000);
+    const { route } = world;
+    world.nat = (from) => (from === client.address ? outside : from);
+    world.route = (to) =>
+      to[2] === outside[2] && to[3] === outside[3] ? client : to[8] === 198 ? undefined : route(to);
+    await world.clock.run(3_000);
+    const { atServer, atClient } = await exchange(ends, 10);
+    assert.deepEqual(atServer, range(1, 10));
+    assert.deepEqual(atClient, range(1, 10));
+  });
+
+  it('notices a path MTU that falls from 1500 to 1280 under traffic', async () => {
+    const ends = setting(13);
+    const { world, client, server } = ends;
+    await world.clock.run(5_000);
+    for (let tag = 1; tag <= 200; tag++) {
+      client.inject(outgoing(tag, 1400));
+      await world.clock.run(10);
+    }
+    world.pathOf(client).mtu = 1280;
+    for (let tag = 201; tag <= 1200; tag++) {
+      client.inject(outgoing(tag, 1400));
+      await world.clock.run(10);
+    }
+    await world.clock.run(500);
+    const last = server.delivered.map(tagOf);
+    assert.ok(last.includes(1200), 'full-size packets pass again, in halves');
+    assert.equal(client.tunMtu, 1280);
+  });
+
+  it('drops a packet whose source is not the client', async () => {
+    const ends = setting(14);
+    await ends.world.clock.run(2_000);
+    ends.client.inject(packet(Uint8Array.of(10, 0, 0, 1), SERVER_IP, 100, 1));
+    await ends.world.clock.run(1_000);
+    assert.deepEqual(ends.server.delivered, []);
+    assert.equal(ends.server.tunnel!.counters.foreign, 1);
+  });
+
+  it('carries on under loss, duplication and reordering, each packet at most once', async () => {
+    for (let seed = 20; seed < 26; seed++) {
+      const ends = setting(seed, { lossRatio: 0.05, duplicateRatio: 0.1, jitterMs: 20 });
+      await ends.world.clock.run(5_000);
+      const { atServer, atClient } = await exchange(ends, 500);
+      for (const tags of [atServer, atClient]) {
+        assert.equal(new Set(tags).size, tags.length, `seed ${seed}: delivered twice`);
+        assert.ok(tags.length > 400, `seed ${seed}: only ${tags.length} of 500 arrived`);
+      }
+    }
+  });
+});

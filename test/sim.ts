@@ -1,0 +1,264 @@
+/**
+ * A network under a virtual clock: hosts for `Tunnel` whose tun devices are lists and whose links lead over a
+ * simulated path with delay, loss, duplication, reordering, an MTU and a NAT. Deterministic from a
+ * seed. Sealing and opening is the addon's own.
+ */
+import { constants as os } from 'node:os';
+import { endpoint as makeEndpoint, isSameRemote, parseIp } from '../src/address.ts';
+import { ENDPOINT_BYTES, type DatagramTable, type PacketTable } from '../src/batch.ts';
+import type { Host, LinkSocket, TunnelEvent } from '../src/host.ts';
+import { loadNative } from '../src/native.ts';
+import type { Tunnel } from '../src/vpn.ts';
+import { Random } from './random.ts';
+
+const native = loadNative(new URL('../build/vpn.node', import.meta.url).pathname);
+const UDP_IPV4_BYTES = 28;
+
+/** What happens to datagrams in one direction. May be changed at any time. */
+export interface Path {
+  delayMs: number;
+  jitterMs: number;
+  lossRatio: number;
+  duplicateRatio: number;
+  /** Whole IP packets above this vanish without a word. */
+  mtu: number;
+  isDown: boolean;
+}
+
+export function path(options: Partial<Path> = {}): Path {
+  return {
+    delayMs: 10,
+    jitterMs: 0,
+    lossRatio: 0,
+    duplicateRatio: 0,
+    mtu: 1500,
+    isDown: false,
+    ...options,
+  };
+}
+
+interface Datagram {
+  readonly bytes: Uint8Array;
+  readonly from: Uint8Array;
+}
+
+/** Events in time order; ties in the order they were made. */
+export class Clock {
+  nowMs = 1_000;
+  private order = 0;
+  private events: { atMs: number; order: number; run: () => void }[] = [];
+
+  at(atMs: number, run: () => void): void {
+    const event = { atMs: Math.max(atMs, this.nowMs), order: this.order++, run };
+    let low = 0;
+    let high = this.events.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.events[middle].atMs <= event.atMs) low = middle + 1;
+      else high = middle;
+    }
+    this.events.splice(low, 0, event);
+  }
+
+  /** Runs until `ms` later. */
+  async run(ms: number): Promise<void> {
+    const endMs = this.nowMs + ms;
+    while (this.events.length > 0 && this.events[0].atMs <= endMs) {
+      const event = this.events.shift()!;
+      this.nowMs = event.atMs;
+      event.run();
+      // Names resolve asynchronously: let promises settle between events.
+      await Promise.resolve();
+    }
+    this.nowMs = endMs;
+  }
+}
+
+/** One end: give `host` to a `Tunnel`, then set `tunnel`. */
+export class SimEnd {
+  tunnel: Tunnel | undefined = undefined;
+  readonly events: TunnelEvent[] = [];
+  /** Packets that TUN was given, in order. */
+  readonly delivered: Uint8Array[] = [];
+  /** Datagrams this end sent, as the wire saw them. */
+  readonly sent: Datagram[] = [];
+  keepsSent = false;
+  tunMtu = 1280;
+  address: Uint8Array;
+  resolved: readonly Uint8Array[] = [];
+  private readonly world: SimWorld;
+  private readonly toRead: Uint8Array[] = [];
+  private readonly arrived: Datagram[] = [];
+  private onTunReadable: (() => void) | undefined = undefined;
+  private onSocketReadable: (() => void) | undefined = undefined;
+  private wakeToken = 0;
+
+  constructor(world: SimWorld, address: string, port: number) {
+    this.world = world;
+    this.address = makeEndpoint(parseIp(address)!, port);
+  }
+
+  /** Puts a packet into TUN. */
+  inject(packet: Uint8Array): void {
+    this.toRead.push(packet);
+    this.world.clock.at(this.world.clock.nowMs, () => this.onTunReadable?.());
+  }
+
+  /** A datagram arrives here, from anybody. */
+  arrive(bytes: Uint8Array, from: Uint8Array): void {
+    this.arrived.push({ bytes: bytes.slice(), from: from.slice() });
+    this.world.clock.at(this.world.clock.nowMs, () => {
+      if (this.arrived.length > 0) this.onSocketReadable?.();
+    });
+  }
+
+  /** The program is killed: nothing runs here any more. */
+  kill(): void {
+    this.wakeToken++;
+    this.onTunReadable = undefined;
+    this.onSocketReadable = undefined;
+    this.tunnel = undefined;
+    this.arrived.length = 0;
+  }
+
+  readonly host: Host = {
+    nowMs: () => this.world.clock.nowMs,
+    wakeAt: (atMs) => {
+      const token = ++this.wakeToken;
+      if (atMs === Number.POSITIVE_INFINITY) return;
+      this.world.clock.at(atMs, () => {
+        if (token === this.wakeToken) this.tunnel?.onTimer();
+      });
+    },
+    randomBytes: (bytes) => this.world.random.fill(bytes),
+    aead: native,
+    tun: {
+      read: (ring, start, headroom, table) => this.tunRead(ring, start, headroom, table),
+      write: (bytes, table, count) => this.tunWrite(bytes, table, count),
+      setMtu: (mtu) => {
+        this.tunMtu = mtu;
+      },
+      onReadable: (callback) => {
+        this.onTunReadable = callback;
+        if (callback !== undefined && this.toRead.length > 0) {
+          this.world.clock.at(this.world.clock.nowMs, () => this.onTunReadable?.());
+        }
+      },
+    },
+    openLink: (_index, onReadable) => this.openLink(onReadable),
+    resolve: () => Promise.resolve(this.resolved),
+    report: (event) => void this.events.push(event),
+  };
+
+  private openLink(onReadable: () => void): LinkSocket {
+    let errno = 0;
+    this.onSocketReadable = onReadable;
+    return {
+      receive: (slab, start, end, table) => this.receive(slab, start, end, table),
+      send: (slab, to, sizes, first, count, endpoint, at) => {
+        for (let i = first; i < first + count; i++) {
+          const bytes = slab.slice(to[i], to[i] + sizes[i]);
+          if (bytes.length + UDP_IPV4_BYTES > this.world.interfaceMtu) errno = os.errno.EMSGSIZE;
+          else this.world.send(this, bytes, endpoint.subarray(at, at + ENDPOINT_BYTES));
+        }
+        return count;
+      },
+      errno: () => {
+        const last = errno;
+        errno = 0;
+        return last;
+      },
+      watch: () => {},
+      close: () => {
+        this.onSocketReadable = undefined;
+      },
+    };
+  }
+
+  private tunRead(ring: Uint8Array, start: number, headroom: number, table: PacketTable): number {
+    let at = start;
+    let count = 0;
+    while (this.toRead.length > 0 && count < table.lengths.length) {
+      const packet = this.toRead[0];
+      if (at + headroom + packet.length > ring.length) break;
+      this.toRead.shift();
+      table.offsets[count] = at + headroom;
+      table.lengths[count] = packet.length;
+      table.flags[count] = 0;
+      table.buckets[count] = packet[packet.length - 1];
+      ring.set(packet, at + headroom);
+      at += headroom + packet.length;
+      count++;
+    }
+    return count;
+  }
+
+  private tunWrite(bytes: Uint8Array, table: PacketTable, count: number): number {
+    for (let i = 0; i < count; i++) {
+      if (table.lengths[i] === 0) continue;
+      this.delivered.push(bytes.slice(table.offsets[i], table.offsets[i] + table.lengths[i]));
+    }
+    return 0;
+  }
+
+  private receive(slab: Uint8Array, start: number, end: number, table: DatagramTable): number {
+    let at = start;
+    let count = 0;
+    while (this.arrived.length > 0 && count < table.lengths.length) {
+      const { bytes, from } = this.arrived[0];
+      if (at + bytes.length > end) break;
+      this.arrived.shift();
+      table.offsets[count] = at;
+      table.lengths[count] = bytes.length;
+      table.sources[count] = count;
+      table.endpoints.set(from, count * ENDPOINT_BYTES);
+      slab.set(bytes, at);
+      at += bytes.length;
+      count++;
+    }
+    return count;
+  }
+}
+
+export class SimWorld {
+  readonly clock = new Clock();
+  readonly random: Random;
+  readonly ends: SimEnd[] = [];
+  /** Above this a send is refused with EMSGSIZE, as by an Ethernet interface. */
+  interfaceMtu = 1500;
+  /** Rewrites the source of what an end sends, as a NAT does. */
+  nat: (from: Uint8Array) => Uint8Array = (from) => from;
+  /** Where a datagram to `to` goes: an end, or undefined. The inverse of `nat`. */
+  route: (to: Uint8Array) => SimEnd | undefined = (to) =>
+    this.ends.find((end) => isSameRemote(end.address, 0, to, 0));
+  private readonly paths = new Map<SimEnd, Path>();
+
+  constructor(seed: number) {
+    this.random = new Random(seed);
+  }
+
+  add(address: string, port: number, outward: Path): SimEnd {
+    const end = new SimEnd(this, address, port);
+    this.ends.push(end);
+    this.paths.set(end, outward);
+    return end;
+  }
+
+  pathOf(end: SimEnd): Path {
+    return this.paths.get(end)!;
+  }
+
+  send(from: SimEnd, bytes: Uint8Array, to: Uint8Array): void {
+    const source = this.nat(from.address);
+    if (from.keepsSent) from.sent.push({ bytes, from: source.slice() });
+    const outward = this.pathOf(from);
+    if (outward.isDown || bytes.length + UDP_IPV4_BYTES > outward.mtu) return;
+    if (this.random.next() < outward.lossRatio) return;
+    const copies = this.random.next() < outward.duplicateRatio ? 2 : 1;
+    const target = to.slice();
+    for (let copy = 0; copy < copies; copy++) {
+      const delayMs = outward.delayMs + outward.jitterMs * this.random.next();
+      this.clock.at(this.clock.nowMs + delayMs, () => this.route(target)?.arrive(bytes, source));
+    }
+  }
+}
