@@ -1,0 +1,225 @@
+/**
+ * Facts about the host, read before anything is changed: what is there, what is taken.
+ *
+ * Commands are those of `Platform.probes`; a probe that fails counts as "not there". Only reading
+ * and parsing here: what follows from a fact is decided in situation.ts.
+ */
+import { readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { isIPv6 } from 'node:net';
+import { PROBES } from './os.ts';
+import type { Platform, ProbeName } from './os.ts';
+import type { Runner } from './rules.ts';
+
+/** A default route of table main. */
+export interface DefaultRoute {
+  readonly device: string;
+  /** '' on a point-to-point device. */
+  readonly gateway: string;
+  readonly metric: number;
+  /** Learnt from a router advertisement by the kernel. */
+  readonly advertised: boolean;
+}
+
+export interface PolicyRule {
+  readonly preference: number;
+  readonly mark: number;
+  readonly mask: number;
+  readonly table: number;
+}
+
+export interface Facts {
+  /** Address, without prefix length, to the interface that holds it. */
+  readonly addresses: ReadonlyMap<string, string>;
+  readonly rules: readonly PolicyRule[];
+  /** Tables with at least one route, either family. */
+  readonly tables: ReadonlySet<number>;
+  /** Best first. */
+  readonly defaults4: readonly DefaultRoute[];
+  readonly defaults6: readonly DefaultRoute[];
+  /** Which probes succeeded: 'raw4', 'nat6', … */
+  readonly present: ReadonlySet<ProbeName>;
+  /** Why the others did not, for a warning. */
+  readonly reasons: ReadonlyMap<ProbeName, string>;
+  /** The kernel has IPv6 at all (not ipv6.disable=1). */
+  readonly hasIpv6: boolean;
+  /** Interfaces on which the kernel takes router advertisements and has a default route from one. */
+  readonly advertisedInterfaces: readonly string[];
+  /** Some interface filters strictly by reverse path (rp_filter 1). */
+  readonly strictReversePath: boolean;
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** The objects of a JSON array, [] for anything else: ip(8) prints nothing for an empty list. */
+function objects(text: string): readonly Json[] {
+  try {
+    const parsed: unknown = JSON.parse(text);
+    if (!Array.isArray(parsed)) return [];
+    return parsed.filter((one): one is Json => typeof one === 'object' && one !== null);
+  } catch {
+    return [];
+  }
+}
+
+const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+const number = (value: unknown, otherwise: number): number => {
+  const result = typeof value === 'number' ? value : Number(text(value) === '' ? NaN : value);
+  return Number.isInteger(result) ? result : otherwise;
+};
+
+/** RT_TABLE_MAIN, RTPROT_RA, RTN_UNICAST (rtnetlink(7)): the probes ask ip(8) for numbers. */
+const TABLE_MAIN = 254;
+const PROTOCOL_ADVERTISEMENT = 9;
+const UNICAST = 1;
+
+/** Parses `ip -N -j rule show`. */
+export function parseRules(json: string): readonly PolicyRule[] {
+  return objects(json).map((rule) => ({
+    preference: number(rule.priority, 0),
+    mark: number(rule.fwmark, 0),
+    mask: number(rule.fwmask, 0xffffffff),
+    table: number(rule.table, 0),
+  }));
+}
+
+/** Parses `ip -N -j route show table all`. */
+export function parseRoutes(json: string): {
+  readonly tables: ReadonlySet<number>;
+  readonly defaults: readonly DefaultRoute[];
+} {
+  const tables = new Set<number>();
+  const defaults: DefaultRoute[] = [];
+  for (const route of objects(json)) {
+    const table = number(route.table, TABLE_MAIN);
+    tables.add(table);
+    if (table !== TABLE_MAIN || text(route.dst) !== 'default') continue;
+    if (number(route.type, UNICAST) !== UNICAST) continue;
+    // Several next hops (multipath): any of them says that there is a way out.
+    const hop = Array.isArray(route.nexthops) ? objects(JSON.stringify(route.nexthops))[0] : route;
+    const via = typeof hop?.via === 'object' && hop.via !== null ? (hop.via as Json) : undefined;
+    defaults.push({
+      device: text(hop?.dev),
+      gateway: text(hop?.gateway) || text(via?.host),
+      metric: number(route.metric, 0),
+      advertised: number(route.protocol, 0) === PROTOCOL_ADVERTISEMENT,
+    });
+  }
+  defaults.sort((a, b) => a.metric - b.metric);
+  return { tables, defaults };
+}
+
+/** Parses `ip -N -j address show`. */
+export function parseAddresses(json: string): ReadonlyMap<string, string> {
+  const holders = new Map<string, string>();
+  for (const device of objects(json)) {
+    for (const address of objects(JSON.stringify(device.addr_info ?? []))) {
+      holders.set(text(address.local), text(device.ifname));
+    }
+  }
+  return holders;
+}
+
+/** One spelling for each address, so that they can be compared: RFC 5952. */
+export function canonicalAddress(address: string): string {
+  if (!isIPv6(address)) return address;
+  return new URL(`http://[${address.split('%')[0] ?? ''}]/`).hostname.slice(1, -1);
+}
+
+/** Reads everything, one command after the other. */
+export async function readFacts(platform: Platform, runner: Runner): Promise<Facts> {
+  const output = new Map<ProbeName, string>();
+  const reasons = new Map<ProbeName, string>();
+  for (const name of PROBES) {
+    const command = platform.probes[name];
+    const outcome = await runner.run(command.split(' '));
+    if (outcome.status === 0) output.set(name, outcome.stdout);
+    else reasons.set(name, `"${command}" ${outcome.reason}`);
+  }
+  const of = (name: ProbeName): string => output.get(name) ?? '';
+  const four = parseRoutes(of('routes4'));
+  const six = parseRoutes(of('routes6'));
+  const value = (name: string): number => Number(runner.readSysctl(name) ?? 0);
+  const filterAll = value('net/ipv4/conf/all/rp_filter');
+  // The larger of "all" and the interface's own counts (ip-sysctl.rst).
+  const strictReversePath = runner
+    .listSysctls('net/ipv4/conf/*/rp_filter')
+    .filter((name) => !/conf\/(all|default|lo)\//.test(name))
+    .some((name) => Math.max(filterAll, value(name)) === 1);
+  return {
+    addresses: parseAddresses(of('addresses')),
+    rules: [...parseRules(of('rules4')), ...parseRules(of('rules6'))],
+    tables: new Set([...four.tables, ...six.tables]),
+    defaults4: four.defaults,
+    defaults6: six.defaults,
+    present: new Set(output.keys()),
+    reasons,
+    hasIpv6: runner.readSysctl('net/ipv6/conf/all/disable_ipv6') !== undefined,
+    advertisedInterfaces: [
+      ...new Set(six.defaults.filter((route) => route.advertised).map((route) => route.device)),
+    ].filter((device) => value(`net/ipv6/conf/${device}/accept_ra`) === 1),
+    strictReversePath,
+  };
+}
+
+/** Whether addresses can be given to `tun`: IPv6 can be off for new devices only, or for all. */
+export function isIpv6Usable(runner: Runner, tun: string): boolean {
+  const own = runner.readSysctl(`net/ipv6/conf/${tun}/disable_ipv6`);
+  return (own ?? runner.readSysctl('net/ipv6/conf/default/disable_ipv6') ?? '1') === '0';
+}
+
+/** The inode of this process's network namespace, 0 where there are no namespaces. */
+export function netnsInode(): number {
+  try {
+    return statSync('/proc/self/ns/net').ino;
+  } catch {
+    return 0;
+  }
+}
+
+/** '' where the system has none: then no journal is taken for one from before a reboot. */
+export function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+/** The first PID namespace (PROC_PID_INIT_INO): from elsewhere not all processes are seen. */
+const FIRST_PID_NAMESPACE = 0xeffffffc;
+
+/**
+ * Whether a network namespace is certainly gone: no process is in it, none holds it open, and it is
+ * mounted nowhere (`ip netns`, containers). Cookies cannot be listed without entering each
+ * namespace, so this goes by inode: one that is used again looks alive, and its journal is kept.
+ */
+export function isNamespaceGone(inode: number): boolean {
+  try {
+    if (statSync('/proc/self/ns/pid').ino !== FIRST_PID_NAMESPACE) return false;
+    if (process.geteuid?.() !== 0) return false;
+  } catch {
+    return false;
+  }
+  const name = `net:[${inode}]`;
+  // What ends meanwhile holds nothing any more; what may not be read might.
+  const holds = (read: () => boolean): boolean => {
+    try {
+      return read();
+    } catch (error) {
+      const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+      return !['ENOENT', 'ESRCH', 'EINVAL'].includes(code);
+    }
+  };
+  return !readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .some(
+      (pid) =>
+        holds(() => readlinkSync(`/proc/${pid}/ns/net`) === name) ||
+        holds(() => readFileSync(`/proc/${pid}/mountinfo`, 'utf8').includes(` ${name} `)) ||
+        holds(() =>
+          readdirSync(`/proc/${pid}/fd`).some((fd) =>
+            holds(() => readlinkSync(`/proc/${pid}/fd/${fd}`) === name),
+          ),
+        ),
+    );
+}

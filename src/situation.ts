@@ -1,0 +1,302 @@
+/**
+ * What one instance wants and what this host can do, in the terms of os.ts: the numbers it has for
+ * itself, the facts that rows `need`, the values of their variables. Decides; changes nothing.
+ */
+import { isIPv6 } from 'node:net';
+import { canonicalAddress, isIpv6Usable } from './facts.ts';
+import type { Facts } from './facts.ts';
+import type { Header } from './journal.ts';
+import { pointToPoint } from './os.ts';
+import type { LISTS, ProbeName, SCALARS } from './os.ts';
+import { Failure } from './report.ts';
+import type { Runner } from './rules.ts';
+
+export interface HostSettings {
+  readonly role: 'server' | 'client';
+  /** Interface name; the device exists when `up` is called. */
+  readonly tun: string;
+  /** Inner addresses; the IPv6 pair may be '' for none. */
+  readonly localIp: string;
+  readonly peerIp: string;
+  readonly localIp6: string;
+  readonly peerIp6: string;
+  readonly mtu: number;
+  /** False: no default routes, no NAT, no forwarding. */
+  readonly defaultRoutes: boolean;
+  /**
+   * CIDRs of either family. Client: only these go through the tunnel. Server: networks behind the
+   * client, routed to it, forwarded and translated like it.
+   */
+  readonly routes: readonly string[];
+  /** 0 chooses one that is not in use. */
+  readonly mark: number;
+  readonly table: number;
+  /** Server: source address of what leaves this host; '' is the address of the outgoing interface. */
+  readonly externalIp: string;
+  /** Client: through which the links leave; '' follows the main routing table. */
+  readonly gateway: string;
+  /** UDP port of the server. */
+  readonly port: number;
+}
+
+type VariableName = (typeof SCALARS)[number] | (typeof LISTS)[number];
+type AllVariables = Readonly<Record<VariableName, string | readonly string[]>>;
+
+/** What one instance has for itself in its network namespace. */
+export interface Numbers {
+  readonly mark: number;
+  readonly table: number;
+  readonly tableOut: number;
+  /** First of PREFERENCES preferences. */
+  readonly preference: number;
+}
+
+/**
+ * Marks and tables are 0x1000 + k: clear of the bits that Kubernetes (0x4000, 0x8000), Tailscale
+ * (0xff0000) and Cilium (0xf00) match by mask. Rules stand in front of table main (32766), behind
+ * what an administrator put at small numbers.
+ */
+const FIRST_NUMBER = 0x1000;
+const MARKS_MASK = 0xffffff00;
+const FIRST_TABLE_OUT = 0x1100;
+const FIRST_PREFERENCE = 28_000;
+const CANDIDATES = 256;
+export const PREFERENCES = 4;
+
+/** Numbers that neither the host nor another instance of this namespace (`others`) uses. Throws a `Failure`. */
+export function chooseNumbers(
+  settings: HostSettings,
+  facts: Facts,
+  others: readonly Header[],
+): Numbers {
+  const tables = new Set([
+    ...facts.tables,
+    ...facts.rules.map((rule) => rule.table),
+    ...others.flatMap((other) => other.tables),
+  ]);
+  const preferences = new Set([
+    ...facts.rules.map((rule) => rule.preference),
+    ...others.flatMap((other) => other.preferences),
+  ]);
+  const isMarkTaken = (mark: number): boolean =>
+    others.some((other) => other.mark === mark) ||
+    facts.rules
+      // The rules of our own kind exempt the marks of all of us.
+      .filter((rule) => rule.mark !== FIRST_NUMBER || rule.mask !== MARKS_MASK)
+      .some((rule) => rule.mark !== 0 && ((mark ^ rule.mark) & rule.mask) === 0);
+  if (settings.table !== 0 && tables.has(settings.table)) {
+    throw new Failure(
+      `routing table ${settings.table}`,
+      'it is in use',
+      'give another, or leave --table out',
+    );
+  }
+  const index = Number(/\d+$/.exec(settings.tun)?.[0] ?? 0);
+  for (let i = 0; i < CANDIDATES; i += 1) {
+    const k = (process.pid * 7 + index + i) % CANDIDATES;
+    const table = settings.table === 0 ? FIRST_NUMBER + k : settings.table;
+    const mark = settings.mark === 0 ? FIRST_NUMBER + k : settings.mark;
+    const tableOut = FIRST_TABLE_OUT + k;
+    const preference = FIRST_PREFERENCE + PREFERENCES * k;
+    const isFree =
+      !tables.has(table) &&
+      !tables.has(tableOut) &&
+      (settings.mark !== 0 || !isMarkTaken(mark)) &&
+      [0, 1, 2, 3].every((offset) => !preferences.has(preference + offset));
+    if (isFree) return { mark, table, tableOut, preference };
+  }
+  throw new Failure('cannot choose a routing table', 'all of ours are in use', 'run vpn cleanup');
+}
+
+/** Throws when an inner address belongs to another interface. */
+function checkAddresses(settings: HostSettings, facts: Facts): void {
+  for (const address of [settings.localIp, settings.peerIp, settings.localIp6, settings.peerIp6]) {
+    if (address === '') continue;
+    for (const [held, device] of facts.addresses) {
+      if (canonicalAddress(held) !== canonicalAddress(address) || device === settings.tun) continue;
+      throw new Failure(
+        `tunnel address "${address}"`,
+        `interface "${device}" has it already`,
+        'give another pair of tunnel addresses on both ends, or stop what uses it',
+      );
+    }
+  }
+}
+
+/** Where `externalIp` is, and how to leave from there. */
+function externalRoute(
+  settings: HostSettings,
+  facts: Facts,
+): { readonly device: string; readonly via: readonly string[]; readonly isElsewhere: boolean } {
+  const wanted = canonicalAddress(settings.externalIp);
+  const addresses = [...facts.addresses].map(([address, device]) => ({ address, device }));
+  const holder = addresses.find(({ address }) => canonicalAddress(address) === wanted)?.device;
+  if (holder === undefined) {
+    const own = addresses.filter(({ device }) => device !== 'lo' && device !== settings.tun);
+    throw new Failure(
+      `external address "${settings.externalIp}"`,
+      'no interface of this host has it',
+      `give auto, or one of ${own.map(({ address }) => address).join(', ')}`,
+    );
+  }
+  const defaults = isIPv6(wanted) ? facts.defaults6 : facts.defaults4;
+  const best = defaults[0];
+  // An address on the loopback interface leaves by whatever the routes say.
+  const device = holder === 'lo' ? (best?.device ?? holder) : holder;
+  if (best === undefined || best.device === device) return { device, via: [], isElsewhere: false };
+  const route = defaults.find((one) => one.device === device);
+  if (route === undefined || isIPv6(wanted)) {
+    throw new Failure(
+      `external address "${settings.externalIp}"`,
+      `it is on "${device}", but the default route leaves by "${best.device}"`,
+      `add a default route by "${device}", or give auto`,
+    );
+  }
+  return { device, via: route.gateway === '' ? [] : [route.gateway], isElsewhere: true };
+}
+
+/** What the rows of os.ts may `need`, and their variables. */
+export class Situation {
+  readonly #settings: HostSettings;
+  readonly #facts: Facts;
+  readonly #runner: Runner;
+  readonly variables: AllVariables;
+  readonly #needs = new Set<string>();
+  /** Said once, by `prepareHost`. */
+  readonly warnings: string[] = [];
+
+  /** Throws a `Failure` where the host lacks what cannot be done without. */
+  constructor(settings: HostSettings, facts: Facts, numbers: Numbers, tag: string, runner: Runner) {
+    this.#settings = settings;
+    this.#facts = facts;
+    this.#runner = runner;
+    const { role, gateway, externalIp } = settings;
+    const routes = [...new Set(settings.routes)];
+    const net4 = routes.filter((cidr) => !cidr.includes(':'));
+    const net6 = routes.filter((cidr) => cidr.includes(':'));
+    const isDefault = settings.defaultRoutes && !pointToPoint;
+    const isServer = role === 'server';
+    const isSplit = !isServer && routes.length > 0;
+    const isEverything = !isServer && isDefault && !isSplit;
+    checkAddresses(settings, facts);
+    const external =
+      isServer && isDefault && externalIp !== '' ? externalRoute(settings, facts) : undefined;
+    const list = (value: string): readonly string[] => (value === '' ? [] : [value]);
+    const is6 = (value: string): boolean => value.includes(':');
+    this.variables = {
+      TUN: settings.tun,
+      MTU: String(settings.mtu),
+      LOCAL: settings.localIp,
+      PEER: settings.peerIp,
+      LOCAL6: list(settings.localIp6),
+      PEER6: list(settings.peerIp6),
+      MARK: String(numbers.mark),
+      MARKS:
+        settings.mark === 0
+          ? `0x${FIRST_NUMBER.toString(16)}/0x${MARKS_MASK.toString(16)}`
+          : String(numbers.mark),
+      TABLE: String(numbers.table),
+      TABLE_OUT: String(numbers.tableOut),
+      PREF_OUT: String(numbers.preference),
+      PREF_MAIN: String(numbers.preference + 1),
+      PREF: String(numbers.preference + 2),
+      TAG: tag,
+      NET4: net4,
+      NET6: net6,
+      EXT_IF: external === undefined ? [] : [external.device],
+      EXT_VIA: external?.via ?? [],
+      EXT4: external === undefined || is6(externalIp) ? [] : [externalIp],
+      EXT6: external === undefined || !is6(externalIp) ? [] : [externalIp],
+      GATEWAY4: isServer || is6(gateway) ? [] : list(gateway),
+      GATEWAY6: isServer || !is6(gateway) ? [] : list(gateway),
+      RA_IF: facts.advertisedInterfaces,
+    };
+    const hold = (need: string, holds: boolean): void => {
+      if (holds) this.#needs.add(need);
+    };
+    for (const name of facts.present) this.#needs.add(name);
+    hold('default', isDefault);
+    hold('everything', isEverything);
+    hold('split', isSplit);
+    hold('route4', isEverything || (isSplit && net4.length > 0));
+    hold(
+      'route6',
+      facts.hasIpv6 &&
+        facts.present.has('rules6') &&
+        (isEverything || (isSplit && net6.length > 0)),
+    );
+    hold('strict', facts.strictReversePath && (isEverything || isSplit));
+    hold('gateway4', !is6(gateway) && gateway !== '');
+    hold('gateway6', is6(gateway));
+    hold('external-route4', external?.isElsewhere ?? false);
+    hold('external-link4', (external?.isElsewhere ?? false) && external?.via.length === 0);
+    this.#check(isServer && isDefault);
+  }
+
+  get #hasIpv6(): boolean {
+    const { localIp6, tun } = this.#settings;
+    return localIp6 !== '' && isIpv6Usable(this.#runner, tun);
+  }
+
+  /** See `HostSetup.ipv6Leaves`. The device may come into being between two calls. */
+  get ipv6Leaves(): boolean {
+    const { present, defaults6 } = this.#facts;
+    return (
+      this.#settings.role === 'server' &&
+      this.#needs.has('default') &&
+      this.#hasIpv6 &&
+      defaults6.length > 0 &&
+      present.has('nat6') &&
+      present.has('filter6')
+    );
+  }
+
+  /** The needs that hold. `serverIpv6`: what the server says of itself. */
+  needs(serverIpv6: boolean): ReadonlySet<string> {
+    const needs = new Set(this.#needs);
+    const hasIpv6 = this.#hasIpv6;
+    const hasNetworks6 = (this.variables.NET6 as readonly string[]).length > 0;
+    if (hasIpv6) needs.add('ipv6');
+    if (this.ipv6Leaves) needs.add('ipv6-leaves');
+    if (this.ipv6Leaves || (hasIpv6 && hasNetworks6 && needs.has('filter6'))) {
+      needs.add('ipv6-forward');
+    }
+    needs.add(hasIpv6 && serverIpv6 ? 'through6' : 'blocked6');
+    return needs;
+  }
+
+  #check(translates: boolean): void {
+    const { present, reasons, defaults6, hasIpv6 } = this.#facts;
+    const because = (probe: ProbeName): string => reasons.get(probe) ?? '';
+    if (!present.has('addresses')) {
+      throw new Failure(
+        'cannot read the addresses of this host',
+        because('addresses'),
+        'install iproute2, or check PATH',
+      );
+    }
+    if (translates && !(present.has('nat4') && present.has('filter4'))) {
+      throw new Failure(
+        'cannot set up NAT',
+        because('nat4'),
+        'install iptables, or pass --no-default-routes',
+      );
+    }
+    const ipv6 = this.#hasIpv6;
+    if (this.#settings.localIp6 !== '' && !ipv6) {
+      const why = hasIpv6
+        ? `net.ipv6.conf.${this.#settings.tun}.disable_ipv6 is 1`
+        : 'this kernel has none';
+      this.warnings.push(`IPv6 is off (${why}): the tunnel carries IPv4 only`);
+    }
+    const exposed = 'neighbours can probe for the tunnel address (CVE-2019-14899)';
+    if (!present.has('raw4')) {
+      this.warnings.push(`no raw table for iptables: ${because('raw4')}: ${exposed}`);
+    } else if (ipv6 && !present.has('raw6')) {
+      this.warnings.push(`no raw table for ip6tables: ${because('raw6')}: ${exposed}`);
+    }
+    if (translates && ipv6 && defaults6.length > 0 && !present.has('nat6')) {
+      this.warnings.push(`no IPv6 NAT: ${because('nat6')}: IPv6 does not leave this server`);
+    }
+  }
+}
