@@ -210,7 +210,7 @@ export class Responder {
 
   private drop(slot: Pending): void {
     this.dropped(slot);
-    if (slot.keys !== undefined) release(slot.keys.k1, slot.keys.k2);
+    if (slot.keys !== undefined) wipe(slot.keys.k1, slot.keys.k2);
   }
 
   private isProved(message: Uint8Array, source: Uint8Array, at: number, nowMs: number): boolean {

@@ -21,7 +21,7 @@ import {
   reason,
   verbose,
 } from './report.ts';
-import { codeOf, makeHost, nativeTun, resolve } from './runtime.ts';
+import { codeOf, makeHost, nativeTun, openLinkSocket, resolve } from './runtime.ts';
 import { cleanUp as cleanUpHost, plan, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings, HostSetup } from './setup.ts';
 import { Tunnel } from './vpn.ts';
@@ -60,9 +60,14 @@ export async function run(config: Config, key: Uint8Array): Promise<number> {
         }
       };
       guard.onStop(done);
-      const options = { native, config, mark: setup.mark, report: onEvent };
-      const tun = nativeTun(native, device.handle);
-      const host = makeHost({ ...options, tun }, () => tunnel?.onTimer());
+      const options = {
+        native,
+        tun: nativeTun(native, device.handle),
+        openSocket: (index: number) => openLinkSocket(native, config, index, setup.mark),
+        resolve: () => endpointsOf(config),
+        report: onEvent,
+      };
+      const host = makeHost(options, () => tunnel?.onTimer());
       tunnel = new Tunnel(tunnelConfig(config, native, key, setup), host, endpoints);
       tunnel.start();
       log(`${config.role} on ${device.name}: ${waitingFor(config)}`);
@@ -174,11 +179,15 @@ function warnLine(line: string): void {
   log(`warning: ${line}`);
 }
 
+/** Where the peer is; a server waits to be told. */
+async function endpointsOf(config: Config): Promise<readonly Uint8Array[]> {
+  return config.role === 'client' ? resolve(config.server, config.port) : [];
+}
+
 /** A name that does not resolve at the very start is mistyped more often than not. */
 async function firstEndpoints(config: Config): Promise<readonly Uint8Array[]> {
-  if (config.role === 'server') return [];
-  const endpoints = await resolve(config.server, config.port);
-  if (endpoints.length > 0) return endpoints;
+  const endpoints = await endpointsOf(config);
+  if (endpoints.length > 0 || config.role === 'server') return endpoints;
   throw new Failure(
     `cannot resolve "${config.server}"`,
     'no address found',

@@ -5,7 +5,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { endpoint, parseIp } from './address.ts';
-import type { Config, LinkConfig } from './config.ts';
+import type { Config } from './config.ts';
 import { random } from './crypto.ts';
 import type { Host, LinkSocket, Tun, TunnelEvent } from './host.ts';
 import { PollEvent, type Handle, type Native } from './native.ts';
@@ -19,21 +19,18 @@ const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 /** The resolver's own limit is 5 s for each server it knows (resolv.conf(5)); a handshake is made anew after as long. */
 const RESOLVE_LIMIT_MS = 5_000;
 
-/** The wall of a timer: setTimeout takes at most 2^31 - 1 ms. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
 export interface RuntimeOptions {
   readonly native: Native;
-  readonly config: Config;
-  /** SO_MARK of the sockets. */
-  readonly mark: number;
   readonly tun: Tun;
+  /** Opens and binds the socket of a link. Throws a `Failure`. */
+  readonly openSocket: (index: number) => Handle;
+  readonly resolve: () => Promise<readonly Uint8Array[]>;
   readonly report: (event: TunnelEvent) => void;
 }
 
 /** `onTimer` is the tunnel's; it is asked for late since tunnel and host need each other. */
 export function makeHost(options: RuntimeOptions, onTimer: () => void): Host {
-  const { native, config, mark } = options;
+  const { native } = options;
   let timer: NodeJS.Timeout | undefined;
   let timerAtMs = Number.POSITIVE_INFINITY;
   const fire = (): void => {
@@ -48,15 +45,14 @@ export function makeHost(options: RuntimeOptions, onTimer: () => void): Host {
       clearTimeout(timer);
       timerAtMs = atMs;
       if (atMs === Number.POSITIVE_INFINITY) return;
-      const delayMs = Math.ceil(Math.max(0, atMs - performance.now()));
-      timer = setTimeout(fire, Math.min(delayMs, LONGEST_TIMER_MS));
+      timer = setTimeout(fire, Math.ceil(Math.max(0, atMs - performance.now())));
     },
     randomBytes: random,
     aead: native,
     tun: options.tun,
     openLink: (index, onReadable, onWritable) =>
-      openLink(native, config, config.links[index], mark, onReadable, onWritable),
-    resolve: () => (config.role === 'client' ? resolve(config.server, config.port) : noEndpoints()),
+      nativeSocket(native, options.openSocket(index), onReadable, onWritable),
+    resolve: options.resolve,
     report: options.report,
   };
 }
@@ -96,21 +92,14 @@ export async function resolve(server: string, port: number): Promise<readonly Ui
   }
 }
 
-function noEndpoints(): Promise<readonly Uint8Array[]> {
-  return Promise.resolve([]);
-}
-
 function nothing(): void {}
 
-function openLink(
+function nativeSocket(
   native: Native,
-  config: Config,
-  link: LinkConfig,
-  mark: number,
+  handle: Handle,
   onReadable: () => void,
   onWritable: () => void,
 ): LinkSocket {
-  const handle = openSocket(native, config, link, mark);
   let watched = 0;
   const onReady = (events: number): void => {
     if ((events & PollEvent.writable) !== 0) onWritable();
@@ -131,8 +120,17 @@ function openLink(
   };
 }
 
-/** One socket for both families where the kernel has IPv6, so that a peer may have either. */
-function openSocket(native: Native, config: Config, link: LinkConfig, mark: number): Handle {
+/**
+ * The socket of link `index`, with SO_MARK `mark`: one for both families where the kernel has IPv6,
+ * so that a peer may have either. Throws a `Failure`.
+ */
+export function openLinkSocket(
+  native: Native,
+  config: Config,
+  index: number,
+  mark: number,
+): Handle {
+  const link = config.links[index];
   const isServer = config.role === 'server';
   const address = isServer ? config.address : link.address;
   const port = isServer ? config.port : 0;

@@ -9,9 +9,10 @@ import { withNativeCode } from './assets.ts';
 import { NONCE_BYTES, sealTable, type PacketTable } from './batch.ts';
 import { KEY_BYTES, random, TAG_BYTES } from './crypto.ts';
 import { sharedKeys } from './handshake.ts';
-import type { Host, Tun, TunnelEvent } from './host.ts';
-import { Cipher, loadNative, PollEvent, type Handle, type Native } from './native.ts';
+import type { Tun, TunnelEvent } from './host.ts';
+import { Cipher, loadNative, type Handle, type Native } from './native.ts';
 import { EXIT_SUCCESS, Failure, print } from './report.ts';
+import { makeHost } from './runtime.ts';
 import { Tunnel } from './vpn.ts';
 
 const SERVER_IP = Uint8Array.of(192, 168, 192, 254);
@@ -157,15 +158,18 @@ async function checkTunnel(
     const report = (event: TunnelEvent): void => {
       if (role === 'client' && event.kind === 'rekeyed') rekeys++;
     };
-    const host = loopbackHost(
+    const options = {
       native,
       tun,
-      report,
-      () => tunnel.onTimer(),
-      (port) => {
+      openSocket: () => {
+        const { handle, port } = openLoopback(native);
         if (role === 'server') serverPort = port;
+        return handle;
       },
-    );
+      resolve: () => Promise.resolve([]),
+      report,
+    };
+    const host = makeHost(options, () => tunnel.onTimer());
     const peer = role === 'client' ? [endpoint(LOOPBACK, serverPort)] : [];
     const tunnel: Tunnel = new Tunnel(
       {
@@ -206,41 +210,6 @@ async function checkTunnel(
     client.close();
     server.close();
   }
-}
-
-function loopbackHost(
-  native: Native,
-  tun: Tun,
-  report: (event: TunnelEvent) => void,
-  onTimer: () => void,
-  onPort: (port: number) => void,
-): Host {
-  let timer: NodeJS.Timeout | undefined;
-  return {
-    nowMs: () => performance.now(),
-    wakeAt: (atMs) => {
-      clearTimeout(timer);
-      if (atMs === Number.POSITIVE_INFINITY) return;
-      timer = setTimeout(onTimer, Math.max(0, Math.ceil(atMs - performance.now())));
-    },
-    randomBytes: random,
-    aead: native,
-    tun,
-    openLink: (_index, onReadable) => {
-      const { handle, port } = openLoopback(native);
-      onPort(port);
-      return {
-        receive: (slab, start, end, table) => native.udpReceive(handle, slab, start, end, table),
-        send: (slab, to, sizes, first, count, peer, at) =>
-          native.udpSend(handle, slab, to, sizes, first, count, peer, at),
-        errno: () => native.udpErrno(handle),
-        watch: (readable) => native.poll(handle, readable ? PollEvent.readable : 0, onReadable),
-        close: () => native.close(handle),
-      };
-    },
-    resolve: () => Promise.resolve([]),
-    report,
-  };
 }
 
 function openLoopback(native: Native): { readonly handle: Handle; readonly port: number } {
