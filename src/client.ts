@@ -86,9 +86,7 @@ export class ClientPeering implements Peering {
       return Math.min(expiry, Math.max(this.initiator.sendAtMs, this.quietUntilMs));
     }
     if (this.session === undefined) return this.quietUntilMs;
-    const rekeyMs = this.isRekeyAsked
-      ? this.quietUntilMs
-      : this.session.current.bornMs + this.context.config.rekeyAfterMs;
+    const rekeyMs = this.isRekeyAsked ? this.quietUntilMs : this.rekeyMs(this.session);
     const silentMs = this.context.heardMs + SILENT_MS;
     return Math.min(expiry, Math.max(this.quietUntilMs, Math.min(rekeyMs, silentMs)));
   }
@@ -103,8 +101,17 @@ export class ClientPeering implements Peering {
   private isHandshakeDue(nowMs: number): boolean {
     const { session } = this;
     if (session === undefined || this.isSilent(nowMs) || this.isRekeyAsked) return true;
+    return session.current.isWorn() || nowMs >= this.rekeyMs(session);
+  }
+
+  /**
+   * When new keys are due. Keys that the server was never heard under may be keys that it has forgotten,
+   * while under the old ones it is heard well: those are renewed soon.
+   */
+  private rekeyMs(session: Session): number {
     const { current } = session;
-    return current.isWorn() || nowMs >= current.bornMs + this.context.config.rekeyAfterMs;
+    const isConfirmed = current.confirmedMs !== Number.POSITIVE_INFINITY;
+    return current.bornMs + (isConfirmed ? this.context.config.rekeyAfterMs : SILENT_MS);
   }
 
   private isSilent(nowMs: number): boolean {
@@ -168,7 +175,6 @@ export class ClientPeering implements Peering {
         session !== undefined &&
         isEqual(session.instance, payload.instance) &&
         session.peerId === payload.session;
-      if (isRekey && session.epoch(payload.epoch) !== undefined) return;
       const epoch = new Epoch(host.aead, 'client', payload.epoch, payload.cipher, keys, nowMs);
       if (isRekey) {
         session.rekey(epoch);

@@ -5,7 +5,7 @@
  */
 import { constants as os } from 'node:os';
 import { sealTable } from './batch.ts';
-import { PROBE_INTERVAL_MS, SEND_TIME_UNITS_PER_MS } from './constants.ts';
+import { BASE_PATH_MTU, PROBE_INTERVAL_MS, SEND_TIME_UNITS_PER_MS } from './constants.ts';
 import { TAG_BYTES } from './crypto.ts';
 import type { Link } from './link.ts';
 import type { Host } from './host.ts';
@@ -24,6 +24,8 @@ import {
 
 /** Room for a probe of any size that is searched for, and for the largest body. */
 const CONTROL_BYTES = 2_048;
+/** Token, and the bytes of the datagram that carried it. */
+const PROBE_REPLY_BYTES = PROBE_TOKEN_BYTES + 2;
 const EMPTY = new Uint8Array(0);
 
 /** The send time of PROTOCOL §5.1. */
@@ -51,8 +53,9 @@ export class ControlMessages {
   private readonly slab = new Uint8Array(CONTROL_BYTES);
   private readonly table = sealTable(1);
   private readonly sizes = new Uint16Array(1);
-  private readonly token = new Uint8Array(PROBE_TOKEN_BYTES);
-  private readonly reply = new Uint8Array(PROBE_TOKEN_BYTES + 2);
+  /** As long as its answer, so that no answer is longer than its question. */
+  private readonly probe = new Uint8Array(PROBE_REPLY_BYTES);
+  private readonly reply = new Uint8Array(PROBE_REPLY_BYTES);
 
   constructor(aead: Host['aead']) {
     this.aead = aead;
@@ -97,10 +100,10 @@ export class ControlMessages {
 
   /** Sends a probe that makes an IP packet of `size` bytes, outer headers included; 0: a small one. */
   sendProbe(session: Session, link: Link, size: number, nowMs: number): void {
-    writeUint32(this.token, link.probe(size, nowMs));
+    writeUint32(this.probe, link.probe(size, nowMs));
     const datagramBytes = size === 0 ? 0 : size - link.outerBytes;
     link.socket.errno();
-    this.send(session, link, Control.probe, this.token, nowMs, datagramBytes);
+    this.send(session, link, Control.probe, this.probe, nowMs, datagramBytes);
     if (size !== 0 && link.socket.errno() === os.errno.EMSGSIZE) link.pathMtu.refused(size, nowMs);
   }
 
@@ -127,7 +130,7 @@ export class ControlMessages {
       this.send(session, link, Control.challenge, presentChallenge, nowMs);
     } else if (decision === 'moved') {
       link.moveTo(link.roaming.candidate, 0);
-      link.pathMtu.search(link.pathMtu.current, nowMs);
+      link.pathMtu.search(BASE_PATH_MTU, nowMs);
       return 'moved';
     }
     return 'stays';
@@ -136,7 +139,7 @@ export class ControlMessages {
   /** Answers an authenticated control message, or learns from it. */
   receive(session: Session, link: Link, message: ControlMessage, nowMs: number): Request {
     const { kind, body, sources, at } = message;
-    if (kind === Control.probe && body.length >= PROBE_TOKEN_BYTES) {
+    if (kind === Control.probe && body.length >= PROBE_REPLY_BYTES) {
       this.reply.set(body.subarray(0, PROBE_TOKEN_BYTES));
       this.reply[PROBE_TOKEN_BYTES] = message.datagramBytes >>> 8;
       this.reply[PROBE_TOKEN_BYTES + 1] = message.datagramBytes;

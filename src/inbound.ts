@@ -5,7 +5,7 @@
  * halves, which wait behind the receive area in the same memory.
  */
 import { datagramTable, ENDPOINT_BYTES, NONCE_BYTES, packetTable, TABLE_SLOTS } from './batch.ts';
-import { HALVES_BYTES } from './constants.ts';
+import { HALVES_BYTES, REJECT_AFTER_COUNTER } from './constants.ts';
 import { TAG_BYTES } from './crypto.ts';
 import { Halves, PLACE_BYTES } from './halves.ts';
 import type { Host, LinkSocket } from './host.ts';
@@ -108,6 +108,10 @@ export class Inbound {
       }
       const window = epoch.knownWindow(link) ?? this.freshWindow;
       const counter = window.expand(headerCounter(bytes, at));
+      if (counter >= REJECT_AFTER_COUNTER) {
+        this.counters.unknown++;
+        continue;
+      }
       writeNonce(datagrams.nonces, i * NONCE_BYTES, link, counter);
       this.datagramCounters[i] = counter;
       this.epochs[i] = epoch;

@@ -86,7 +86,10 @@ it('refuses another psk, another prologue, a low-order point, and its own messag
   const none = new Uint8Array(0);
   const wire = new Uint8Array(NOISE_OVERHEAD_BYTES);
   new NoiseInitiator(psk, hex('aa')).writeMessage1(wire, none);
-  assert.equal(new NoiseResponder(new Uint8Array(32).fill(2), hex('aa')).readMessage1(none, wire), false);
+  assert.equal(
+    new NoiseResponder(new Uint8Array(32).fill(2), hex('aa')).readMessage1(none, wire),
+    false,
+  );
   assert.equal(new NoiseResponder(psk, hex('ab')).readMessage1(none, wire), false);
 
   const initiator = new NoiseInitiator(psk, hex('aa'));
@@ -94,4 +97,52 @@ it('refuses another psk, another prologue, a low-order point, and its own messag
   initiator.writeMessage1(own, none);
   assert.equal(initiator.readMessage2(none, own), undefined);
   assert.equal(initiator.readMessage2(none, new Uint8Array(NOISE_OVERHEAD_BYTES)), undefined);
+});
+
+it('reads the second message once, and never after it was wiped', () => {
+  const psk = new Uint8Array(32).fill(3);
+  const none = new Uint8Array(0);
+  const answered = (): readonly [NoiseInitiator, Uint8Array] => {
+    const initiator = new NoiseInitiator(psk, none);
+    const responder = new NoiseResponder(psk, none);
+    const wire = new Uint8Array(NOISE_OVERHEAD_BYTES);
+    initiator.writeMessage1(wire, none);
+    assert.ok(responder.readMessage1(none, wire));
+    const answer = new Uint8Array(NOISE_OVERHEAD_BYTES);
+    assert.ok(responder.writeMessage2(answer, none));
+    responder.wipe();
+    return [initiator, answer];
+  };
+  const [once, first] = answered();
+  assert.ok(once.readMessage2(none, first));
+  assert.equal(once.readMessage2(none, first), undefined);
+  const [wiped, second] = answered();
+  wiped.wipe();
+  wiped.wipe();
+  assert.equal(wiped.readMessage2(none, second), undefined);
+});
+
+it('gives nobody memory that is still in use', () => {
+  const psk = new Uint8Array(32).fill(4);
+  const none = new Uint8Array(0);
+  const pairs = Array.from({ length: 20 }, () => {
+    const initiator = new NoiseInitiator(psk, none);
+    const wire1 = new Uint8Array(NOISE_OVERHEAD_BYTES);
+    initiator.writeMessage1(wire1, none);
+    const responder = new NoiseResponder(psk, none);
+    assert.ok(responder.readMessage1(none, wire1));
+    const wire2 = new Uint8Array(NOISE_OVERHEAD_BYTES);
+    const theirs = responder.writeMessage2(wire2, none);
+    responder.wipe();
+    responder.wipe();
+    return { initiator, wire2, theirs };
+  });
+  const all = pairs.map(({ initiator, wire2, theirs }) => {
+    const ours = initiator.readMessage2(none, wire2);
+    initiator.wipe();
+    assert.deepEqual(ours, theirs);
+    return ours;
+  });
+  const distinct = new Set(all.flatMap((keys) => [toHex(keys!.k1), toHex(keys!.k2)]));
+  assert.equal(distinct.size, 40);
 });

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { endpoint as makeEndpoint, parseIp } from './address.ts';
-import { REJECT_AFTER_MS, REKEY_AFTER_MS } from './constants.ts';
+import { PENDING_MS, REJECT_AFTER_MS, REKEY_AFTER_MS } from './constants.ts';
 import { sharedKeys } from './handshake.ts';
 import type { TunnelEvent } from './host.ts';
 import type { TunnelConfig } from './peering.ts';
@@ -169,6 +169,20 @@ describe('keys', () => {
     await ends.world.clock.run(60_000);
     assert.ok(kinds(ends.server).filter((kind) => kind === 'rekeyed').length >= 15);
     assert.equal(kinds(ends.server).filter((kind) => kind === 'connected').length, 1);
+  });
+
+  it('that never reach the server are made anew when the path is back', async () => {
+    const ends = setting(30, {}, { rekeyAfterMs: 5_000 });
+    const { world, client } = ends;
+    await world.clock.run(2_000);
+    // From the first rekey on, for longer than the server waits for the proof.
+    world.isDropped = (from, bytes) => from === client && (bytes[0] & 0xf0) === 0x80;
+    await world.clock.run(PENDING_MS + 5_000);
+    world.isDropped = () => false;
+    await world.clock.run(5_000);
+    const { atServer, atClient } = await exchange(ends, 10);
+    assert.deepEqual(atServer, range(1, 10));
+    assert.deepEqual(atClient, range(1, 10));
   });
 
   it('are gone after three minutes of silence, and a new session follows by itself', async () => {

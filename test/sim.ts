@@ -228,6 +228,8 @@ export class SimWorld {
   interfaceMtu = 1500;
   /** Rewrites the source of what an end sends, as a NAT does. */
   nat: (from: Uint8Array) => Uint8Array = (from) => from;
+  /** Whether a datagram vanishes, whatever its path says. */
+  isDropped: (from: SimEnd, bytes: Uint8Array) => boolean = () => false;
   /** Where a datagram to `to` goes: an end, or undefined. The inverse of `nat`. */
   route: (to: Uint8Array) => SimEnd | undefined = (to) =>
     this.ends.find((end) => isSameRemote(end.address, 0, to, 0));
@@ -252,6 +254,7 @@ export class SimWorld {
     const source = this.nat(from.address);
     if (from.keepsSent) from.sent.push({ bytes, from: source.slice() });
     const outward = this.pathOf(from);
+    if (this.isDropped(from, bytes)) return;
     if (outward.isDown || bytes.length + UDP_IPV4_BYTES > outward.mtu) return;
     if (this.random.next() < outward.lossRatio) return;
     const copies = this.random.next() < outward.duplicateRatio ? 2 : 1;
