@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Random } from '../test/random.ts';
-import { endpoint, formatEndpoint, formatIp, innerIpv6, isSameRemote, parseIp } from './address.ts';
+import { endpoint, formatEndpoint, formatIp, isSameRemote, parseIp } from './address.ts';
+import { innerIpv6 } from './sharedkey.ts';
 import { ENDPOINT_BYTES, ENDPOINT_REMOTE_BYTES } from './batch.ts';
 
 const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');

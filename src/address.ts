@@ -1,10 +1,6 @@
-/**
- * IP addresses and endpoints between text and bytes, and the inner IPv6 addresses that both ends
- * derive (PROTOCOL §2).
- */
+/** IP addresses and endpoints between text and bytes. */
 import { isIPv4, isIPv6 } from 'node:net';
 import { ENDPOINT_BYTES, ENDPOINT_REMOTE_BYTES } from './batch.ts';
-import { keyedHash } from './crypto.ts';
 
 /* The layout is in batch.ts, at ENDPOINT_BYTES. */
 const PORT_AT = 2;
@@ -58,12 +54,16 @@ export function endpoint(address: Uint8Array, port: number, scope = 0): Uint8Arr
   return bytes;
 }
 
+/** The address of the peer, without its port. */
+export function formatRemote(bytes: Uint8Array): string {
+  return formatIp(bytes.subarray(REMOTE_AT, REMOTE_AT + (bytes[0] === 4 ? 4 : 16)));
+}
+
 /** `192.0.2.1:443` or `[2001:db8::1]:443`. */
 export function formatEndpoint(bytes: Uint8Array): string {
   const port = (bytes[PORT_AT] << 8) | bytes[PORT_AT + 1];
-  const size = bytes[0] === 4 ? 4 : 16;
-  const address = formatIp(bytes.subarray(REMOTE_AT, REMOTE_AT + size));
-  return size === 4 ? `${address}:${port}` : `[${address}]:${port}`;
+  const address = formatRemote(bytes);
+  return bytes[0] === 4 ? `${address}:${port}` : `[${address}]:${port}`;
 }
 
 /** Whether the peer's address and port are the same at `a[atA]` and `b[atB]`. */
@@ -72,21 +72,4 @@ export function isSameRemote(a: Uint8Array, atA: number, b: Uint8Array, atB: num
     if (a[atA + i] !== b[atB + i]) return false;
   }
   return true;
-}
-
-/** The inner IPv6 addresses: a unique local /64 (RFC 4193) derived from the key (PROTOCOL §2). */
-export function innerIpv6(
-  sharedKey: Uint8Array,
-  serverIp: Uint8Array,
-  clientIp: Uint8Array,
-): { readonly server: Uint8Array; readonly client: Uint8Array } {
-  const prefix = new Uint8Array(16);
-  keyedHash(prefix, sharedKey, new TextEncoder().encode('vpn prefix'), serverIp, clientIp);
-  const server = new Uint8Array(16);
-  server[0] = 0xfd;
-  server.set(prefix.subarray(0, 7), 1);
-  const client = server.slice();
-  server[15] = 1;
-  client[15] = 2;
-  return { server, client };
 }

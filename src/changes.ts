@@ -5,8 +5,9 @@
  * with the value found by the first, and the last of them puts that back.
  */
 import type { Header, Journal, JournalDirectory, JournalRecord } from './journal.ts';
+import { FOUND } from './os.ts';
 import { Failure } from './report.ts';
-import { commandFailure, commandLine, sysctlLine } from './rules.ts';
+import { commandFailure, commandLine, sysctlLine, undoLine } from './rules.ts';
 import type { Change, Outcome, Runner } from './rules.ts';
 
 export interface Tools {
@@ -23,10 +24,19 @@ export interface UndoReport {
   readonly failed: readonly string[];
 }
 
+type CommandRecord = Extract<JournalRecord, { readonly undo: readonly string[] }>;
 type SysctlRecord = Extract<JournalRecord, { readonly sysctl: string }>;
 
-function undoLine(record: JournalRecord): string {
-  return 'undo' in record ? commandLine(record.undo) : sysctlLine(record.sysctl, record.found);
+/** Writing a sysctl, as one would type it. */
+export function settingLine(runner: Runner, name: string, value: string): string {
+  return runner.sysctlLine?.(name, value) ?? sysctlLine(name, value);
+}
+
+/** What takes a record back, as one would type it. */
+export function recordLine(record: JournalRecord, runner: Runner): string {
+  return 'undo' in record
+    ? undoLine(record.undo, record.find)
+    : settingLine(runner, record.sysctl, record.found);
 }
 
 const messageOf = (error: unknown): string =>
@@ -39,6 +49,8 @@ export class Changes {
   readonly #tools: Tools;
   readonly #isOwn: boolean;
   #hasWarnedOfAbsence = false;
+  /** Of `Row.once`: by their undo, what was done. */
+  readonly #made = new Map<string, string>();
 
   /** `isOwn`: nobody but us should have taken anything back, so what is gone gets a warning. */
   constructor(journal: Journal, header: Header, tools: Tools, isOwn: boolean) {
@@ -55,28 +67,65 @@ export class Changes {
   async apply(changes: readonly Change[], isStopped: () => boolean): Promise<void> {
     for (const change of changes) {
       if (isStopped()) throw new Failure('cannot set up this host', 'interrupted', 'start again');
-      if (change.kind === 'command') await this.#run(change);
+      if (change.kind === 'command' && change.revert) await this.#revert(change.down);
+      else if (change.kind === 'command') await this.#run(change);
       else await this.#tools.directory.locked(() => this.#set(change));
     }
   }
 
   async #run(change: Extract<Change, { kind: 'command' }>): Promise<void> {
-    const number = change.down.length > 0 ? this.#journal.append({ undo: change.down }) : undefined;
-    if (change.up.length === 0) return;
-    const outcome = await this.#tools.runner.run(change.up);
-    if (outcome.status === 0) return;
+    const { up, down, find, says, ifDead } = change;
+    if (change.once) {
+      const made = this.#made.get(commandLine(down));
+      if (made === commandLine(up)) return;
+      if (made !== undefined) await this.#revert(down);
+    }
+    const record = {
+      undo: down,
+      ...(find === undefined ? {} : { find }),
+      ...(says === undefined ? {} : { says }),
+      ...(ifDead ? { ifDead } : {}),
+    };
+    const number = down.length > 0 ? this.#journal.append(record) : undefined;
+    if (up.length === 0) return;
+    const outcome = await this.#tools.runner.run(up, {
+      ...(change.input === undefined ? {} : { input: change.input }),
+      ...(says === undefined ? {} : { fd: this.#journal.fd }),
+    });
+    if (outcome.status === 0) {
+      if (change.once) this.#made.set(commandLine(down), commandLine(up));
+      return;
+    }
     // Refused is not made: an undo could hit the same route or rule of somebody else.
     if (outcome.refused && number !== undefined) this.#journal.undone(number);
     throw commandFailure(change.up, outcome);
+  }
+
+  /** Takes back what was made with this undo, if it was. Throws a `Failure`. */
+  async #revert(undo: readonly string[]): Promise<void> {
+    const line = commandLine(undo);
+    this.#made.delete(line);
+    for (const { number, record } of [...this.#journal.remaining].reverse()) {
+      if (!('undo' in record) || commandLine(record.undo) !== line) continue;
+      const steps = this.#takeBack(number, record);
+      let step = steps.next();
+      while (step.done !== true) step = steps.next(await this.#tools.runner.run(step.value));
+      if (step.value !== undefined) {
+        throw new Failure('cannot change the routes', `"${line}" ${step.value}`, 'see -v');
+      }
+      this.#journal.undone(number);
+      return;
+    }
   }
 
   #set(change: Extract<Change, { kind: 'sysctl' }>): void {
     const { runner } = this.#tools;
     const { name, value } = change;
     const fail = (why: string): void => {
-      const line = sysctlLine(name, value);
+      const line = settingLine(runner, name, value);
+      const what = line.startsWith('sysctl') ? 'cannot set a sysctl' : 'cannot set up the firewall';
       const remedy = `run "${line}" where it is allowed`;
-      if (!change.optional) throw new Failure(`cannot set a sysctl`, `"${line}": ${why}`, remedy);
+      if (!change.optional) throw new Failure(what, `"${line}": ${why}`, remedy);
       this.#tools.warn(`cannot run "${line}": ${why}`);
     };
     const current = runner.readSysctl(name);
@@ -97,7 +146,9 @@ export class Changes {
     try {
       runner.writeSysctl(name, value);
     } catch (error) {
-      this.#journal.undone(number);
+      // A command that was killed may have done its work.
+      const isUnfinished = error instanceof Error && 'isUnfinished' in error && error.isUnfinished;
+      if (isUnfinished !== true) this.#journal.undone(number);
       fail(messageOf(error));
     }
   }
@@ -124,10 +175,14 @@ export class Changes {
     for (const { number, record } of [...this.#journal.remaining].reverse()) {
       let why: string | undefined;
       if ('undo' in record) {
-        why = this.#judge(record.undo, await this.#tools.runner.run(record.undo));
-        if (why !== undefined) {
-          why = this.#judge(record.undo, await this.#tools.runner.run(record.undo));
+        if (record.ifDead && this.#isOwn) {
+          this.#journal.undone(number);
+          continue;
         }
+        const steps = this.#takeBack(number, record);
+        let step = steps.next();
+        while (step.done !== true) step = steps.next(await this.#tools.runner.run(step.value));
+        why = step.value;
       } else if (isLocked) {
         why = this.#restore(record);
       } else {
@@ -155,7 +210,12 @@ export class Changes {
     for (const { number, record } of [...this.#journal.remaining].reverse()) {
       let why: string | undefined;
       if ('undo' in record) {
-        why = this.#judge(record.undo, runner.runSync(record.undo));
+        // What goes with the device is left to the next start: nobody closes it any more.
+        if (record.ifDead) continue;
+        const steps = this.#takeBack(number, record);
+        let step = steps.next();
+        while (step.done !== true) step = steps.next(runner.runSync(step.value));
+        why = step.value;
       } else {
         try {
           this.#tools.directory.lockedSync(() => {
@@ -178,7 +238,7 @@ export class Changes {
     undone: string[],
     failed: string[],
   ): void {
-    const line = undoLine(record);
+    const line = recordLine(record, this.#tools.runner);
     if (why === undefined) {
       this.#journal.undone(number);
       undone.push(line);
@@ -188,19 +248,57 @@ export class Changes {
     }
   }
 
+  /**
+   * Yields the commands that take a change back, and is told how each ended. Returns undefined when the
+   * change is not there any more, else why not. What fails is tried once more.
+   */
+  *#takeBack(
+    number: number,
+    record: CommandRecord,
+  ): Generator<readonly string[], string | undefined, Outcome> {
+    const { find, says } = record;
+    let { undo } = record;
+    if (says !== undefined) {
+      const [, word] = new RegExp(says).exec(this.#journal.said(number)) ?? [];
+      // It never came to say it, so nothing was changed.
+      if (word === undefined) return undefined;
+      undo = undo.map((one) => (one === FOUND ? word : one));
+    }
+    let why: string | undefined;
+    for (let tries = 0; tries < 2; tries += 1) {
+      let argv = undo;
+      if (find !== undefined) {
+        const listed = yield find.list;
+        const line = listed.stdout.split('\n').find((one) => one.includes(find.holding));
+        why = listed.status === 0 ? undefined : this.#judge(find.list, listed);
+        if (why !== undefined) continue;
+        if (listed.status !== 0) return undefined;
+        if (line === undefined) return this.#isGone(undo);
+        const word = line.trim().split(/\s+/).at(-1) ?? '';
+        argv = undo.map((one) => (one === FOUND ? word : one));
+      }
+      why = this.#judge(argv, yield argv);
+      if (why === undefined) return undefined;
+    }
+    return why;
+  }
+
   /** Undefined when the change is not there any more, else why not. */
   #judge(argv: readonly string[], outcome: Outcome): string | undefined {
     if (outcome.status === 0) return undefined;
     if (!outcome.refused || !this.#tools.absent.test(outcome.stderr)) return outcome.reason;
     // A table that never got a route is flushed in vain; a rule that is gone was ours.
-    if (this.#isOwn && !this.#hasWarnedOfAbsence && !argv.includes('flush')) {
-      this.#hasWarnedOfAbsence = true;
-      this.#tools.warn(`somebody else removed what "${commandLine(argv)}" was to remove`);
-    }
-    return undefined;
+    return argv.includes('flush') ? undefined : this.#isGone(argv);
   }
 
-  /** Like `#judge`; a failing write is tried once more. */
+  /** Warns once that the change that `argv` takes back is gone already. */
+  #isGone(argv: readonly string[]): undefined {
+    if (!this.#isOwn || this.#hasWarnedOfAbsence) return;
+    this.#hasWarnedOfAbsence = true;
+    this.#tools.warn(`somebody else removed what "${commandLine(argv)}" was to remove`);
+  }
+
+  /** Like `#takeBack`; a failing write is tried once more. */
   #restore(record: SysctlRecord): string | undefined {
     if (this.#sharedWith(record.sysctl) !== undefined) return undefined;
     const { runner } = this.#tools;

@@ -9,6 +9,8 @@ import type { Peering, PeeringContext } from './peering.ts';
 import { Epoch, Session } from './session.ts';
 import { INSTANCE_BYTES, MessageType, VerdictCode } from './wire.ts';
 
+/** Handshakes do not follow one another faster than this, also if no data follows them. */
+const HANDSHAKE_GAP_MS = 1_000;
 /** How long to wait after the server refused: long enough to be no load, short enough to be no pain. */
 const REFUSED_WAIT_MS = 3_000;
 
@@ -169,6 +171,7 @@ export class ClientPeering implements Peering {
       if (payload.cipher < 1 || (config.ciphers & (1 << (payload.cipher - 1))) === 0) return;
       if (payload.epoch > 3) return;
       this.isRekeyAsked = false;
+      this.quietUntilMs = nowMs + HANDSHAKE_GAP_MS;
       this.reported = '';
       const { session } = this;
       const isRekey =
@@ -177,6 +180,9 @@ export class ClientPeering implements Peering {
         session.peerId === payload.session;
       const epoch = new Epoch(host.aead, 'client', payload.epoch, payload.cipher, keys, nowMs);
       if (isRekey) {
+        // The same server by another address, while the one in use is dead: the answer is fresh, so
+        // whoever sent it is there.
+        if (this.isSilent(nowMs)) this.context.peerFound(sources, at, nowMs);
         session.rekey(epoch);
         host.report({ kind: 'rekeyed', epoch: epoch.number });
       } else {

@@ -104,7 +104,9 @@ export class ControlMessages {
     const datagramBytes = size === 0 ? 0 : size - link.outerBytes;
     link.socket.errno();
     this.send(session, link, Control.probe, this.probe, nowMs, datagramBytes);
-    if (size !== 0 && link.socket.errno() === os.errno.EMSGSIZE) link.pathMtu.refused(size, nowMs);
+    const errno = link.socket.errno();
+    if (errno === os.errno.EMSGSIZE && size !== 0) link.pathMtu.refused(size, nowMs);
+    else if (errno !== 0) link.forgetLocalAddress();
   }
 
   /**

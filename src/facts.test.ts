@@ -4,6 +4,7 @@ import {
   canonicalAddress,
   isIpv6Usable,
   parseAddresses,
+  parseChains,
   parseRoutes,
   parseRules,
   readFacts,
@@ -22,16 +23,43 @@ const MULTIPATH =
   '[{"dst":"default","flags":[],"nexthops":[{"gateway":"10.0.0.1","dev":"eth0","weight":1,"flags":[]},{"gateway":"10.1.0.1","dev":"eth1","weight":1,"flags":[]}]}]';
 const OVER_IPV6 =
   '[{"dst":"default","via":{"family":"inet6","host":"fe80::1"},"dev":"eth0","flags":[]}]';
+// Captured from nft 1.0.6.
+const CHAINS = `table inet firewalld {
+\tchain filter_FORWARD {
+\t\ttype filter hook forward priority 10; policy accept;
+\t}
+\tchain filter_INPUT {
+\t\ttype filter hook input priority 10; policy accept;
+\t}
+\tchain filter_FWD_public {
+\t}
+}
+table ip filter {
+\tchain FORWARD {
+\t\ttype filter hook forward priority 0; policy drop;
+\t}
+}
+table ip mangle {
+\tchain FORWARD {
+\t\ttype filter hook forward priority -150; policy accept;
+\t}
+}
+table bridge filter {
+\tchain forward {
+\t\ttype filter hook forward priority 0; policy accept;
+\t}
+}
+`;
 const ADDRESSES =
   '[{"ifindex":1,"ifname":"lo","addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8}]},{"ifindex":2,"ifname":"tun9","addr_info":[{"family":"inet","local":"10.0.0.1","address":"10.0.0.2","prefixlen":32},{"family":"inet6","local":"fd00::1","prefixlen":128,"nodad":true}]},{"ifindex":3,"ifname":"bare"}]';
 
 describe('facts', () => {
   it('parses rules with marks, masks and tables', () => {
     assert.deepEqual(parseRules(RULES), [
-      { preference: 0, mark: 0, mask: 0xffffffff, table: 255 },
-      { preference: 28001, mark: 0x4000, mask: 0x4000, table: 100 },
-      { preference: 28002, mark: 0x1001, mask: 0xffffffff, table: 4097 },
-      { preference: 32766, mark: 0, mask: 0xffffffff, table: 254 },
+      { isInverted: false, preference: 0, mark: 0, mask: 0xffffffff, table: 255 },
+      { isInverted: false, preference: 28001, mark: 0x4000, mask: 0x4000, table: 100 },
+      { isInverted: true, preference: 28002, mark: 0x1001, mask: 0xffffffff, table: 4097 },
+      { isInverted: false, preference: 32766, mark: 0, mask: 0xffffffff, table: 254 },
     ]);
   });
 
@@ -60,6 +88,14 @@ describe('facts', () => {
     assert.equal(holders.get('10.0.0.1'), 'tun9');
     assert.equal(holders.get('fd00::1'), 'tun9');
     assert.equal(holders.get('10.0.0.2'), undefined);
+  });
+
+  it('finds the nft chains in which forwarded packets may be dropped', () => {
+    assert.deepEqual(parseChains(CHAINS), [
+      { family: 'inet', table: 'firewalld', chain: 'filter_FORWARD' },
+      { family: 'ip', table: 'filter', chain: 'FORWARD' },
+    ]);
+    assert.deepEqual(parseChains(''), []);
   });
 
   it('takes nothing, and what is no JSON, for an empty list', () => {
@@ -111,7 +147,6 @@ describe('facts', () => {
     assert.ok(!facts.present.has('nat6'));
     assert.match(facts.reasons.get('nat6') ?? '', /^"ip6tables .*" exited with 3$/);
     assert.deepEqual(facts.advertisedInterfaces, ['eth0']);
-    assert.equal(facts.strictReversePath, true);
     assert.equal(isIpv6Usable(runner, 'tun0'), true);
     assert.equal(isIpv6Usable(runner, 'tun1'), false);
   });

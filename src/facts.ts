@@ -20,7 +20,17 @@ export interface DefaultRoute {
   readonly advertised: boolean;
 }
 
+/** A base chain of nft through which forwarded packets go. */
+export interface ForwardChain {
+  /** 'ip', 'ip6' or 'inet'. */
+  readonly family: string;
+  readonly table: string;
+  readonly chain: string;
+}
+
 export interface PolicyRule {
+  /** Holds for what does not match. */
+  readonly isInverted: boolean;
   readonly preference: number;
   readonly mark: number;
   readonly mask: number;
@@ -31,6 +41,9 @@ export interface Facts {
   /** Address, without prefix length, to the interface that holds it. */
   readonly addresses: ReadonlyMap<string, string>;
   readonly rules: readonly PolicyRule[];
+  readonly chains: readonly ForwardChain[];
+  /** iptables writes into nft's table "filter" (iptables-nft). */
+  readonly isIptablesNft: boolean;
   /** Tables with at least one route, either family. */
   readonly tables: ReadonlySet<number>;
   /** Best first. */
@@ -42,11 +55,29 @@ export interface Facts {
   readonly reasons: ReadonlyMap<ProbeName, string>;
   /** The kernel has IPv6 at all (not ipv6.disable=1). */
   readonly hasIpv6: boolean;
+  /** IPv6 forwarding is off, and cannot be switched on. */
+  readonly cannotForward6?: boolean;
   /** Interfaces on which the kernel takes router advertisements and has a default route from one. */
   readonly advertisedInterfaces: readonly string[];
-  /** Some interface filters strictly by reverse path (rp_filter 1). */
-  readonly strictReversePath: boolean;
+  /** A system that never takes IPv6 away from a single device. */
+  readonly ipv6OnEveryDevice?: true;
+  /** It has one routing table: what is forwarded leaves by the default route. */
+  readonly oneTable?: true;
+  /** What to do where a probe failed, if it is not to install Linux's tools. */
+  readonly remedies?: { readonly addresses: string; readonly nat: string };
 }
+
+const NOTHING: Omit<Facts, 'present' | 'reasons'> = {
+  addresses: new Map(),
+  rules: [],
+  chains: [],
+  isIptablesNft: false,
+  tables: new Set(),
+  defaults4: [],
+  defaults6: [],
+  hasIpv6: false,
+  advertisedInterfaces: [],
+};
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -75,6 +106,7 @@ const UNICAST = 1;
 /** Parses `ip -N -j rule show`. */
 export function parseRules(json: string): readonly PolicyRule[] {
   return objects(json).map((rule) => ({
+    isInverted: 'not' in rule,
     preference: number(rule.priority, 0),
     mark: number(rule.fwmark, 0),
     mask: number(rule.fwmask, 0xffffffff),
@@ -108,6 +140,23 @@ export function parseRoutes(json: string): {
   return { tables, defaults };
 }
 
+/** Accepting in front of these could skip what others do there (MSS clamps, marks). */
+const PRIORITY_MANGLE = -150;
+
+/** Parses `nft -y list chains` (text, for not every nft has JSON): where forwarded packets may be dropped. */
+export function parseChains(text: string): readonly ForwardChain[] {
+  const chains: ForwardChain[] = [];
+  let [family, table, chain] = ['', '', ''];
+  for (const line of text.split('\n')) {
+    [, family = family, table = table] = /^table (\w+) (\S+)/.exec(line) ?? [];
+    [, chain = chain] = /^\tchain (\S+)/.exec(line) ?? [];
+    const [, priority] = /^\t\ttype filter hook forward priority (-?\d+);/.exec(line) ?? [];
+    if (priority === undefined || Number(priority) <= PRIORITY_MANGLE) continue;
+    if (['ip', 'ip6', 'inet'].includes(family)) chains.push({ family, table, chain });
+  }
+  return chains;
+}
+
 /** Parses `ip -N -j address show`. */
 export function parseAddresses(json: string): ReadonlyMap<string, string> {
   const holders = new Map<string, string>();
@@ -125,40 +174,63 @@ export function canonicalAddress(address: string): string {
   return new URL(`http://[${address.split('%')[0] ?? ''}]/`).hostname.slice(1, -1);
 }
 
+const FORWARDING6 = 'net/ipv6/conf/all/forwarding';
+
 /** Reads everything, one command after the other. */
 export async function readFacts(platform: Platform, runner: Runner): Promise<Facts> {
   const output = new Map<ProbeName, string>();
   const reasons = new Map<ProbeName, string>();
   for (const name of PROBES) {
     const command = platform.probes[name];
+    if (command === undefined) continue;
+    const first = platform.instead[name];
+    if (first !== undefined && output.has(first)) continue;
     const outcome = await runner.run(command.split(' '));
     if (outcome.status === 0) output.set(name, outcome.stdout);
     else reasons.set(name, `"${command}" ${outcome.reason}`);
   }
   const of = (name: ProbeName): string => output.get(name) ?? '';
+  const present = new Set(output.keys());
+  if (platform.facts !== undefined) {
+    return { ...NOTHING, present, reasons, ...platform.facts(output, reasons) };
+  }
   const four = parseRoutes(of('routes4'));
   const six = parseRoutes(of('routes6'));
   const value = (name: string): number => Number(runner.readSysctl(name) ?? 0);
-  const filterAll = value('net/ipv4/conf/all/rp_filter');
-  // The larger of "all" and the interface's own counts (ip-sysctl.rst).
-  const strictReversePath = runner
-    .listSysctls('net/ipv4/conf/*/rp_filter')
-    .filter((name) => !/conf\/(all|default|lo)\//.test(name))
-    .some((name) => Math.max(filterAll, value(name)) === 1);
   return {
     addresses: parseAddresses(of('addresses')),
     rules: [...parseRules(of('rules4')), ...parseRules(of('rules6'))],
+    chains: parseChains(of('chains')),
+    isIptablesNft: of('iptables').includes('nf_tables'),
     tables: new Set([...four.tables, ...six.tables]),
     defaults4: four.defaults,
     defaults6: six.defaults,
-    present: new Set(output.keys()),
+    present,
     reasons,
     hasIpv6: runner.readSysctl('net/ipv6/conf/all/disable_ipv6') !== undefined,
+    cannotForward6:
+      value(FORWARDING6) === 0 &&
+      runner.canWriteSysctl !== undefined &&
+      !runner.canWriteSysctl(FORWARDING6),
     advertisedInterfaces: [
       ...new Set(six.defaults.filter((route) => route.advertised).map((route) => route.device)),
     ].filter((device) => value(`net/ipv6/conf/${device}/accept_ra`) === 1),
-    strictReversePath,
   };
+}
+
+/** The policy rules of both families as they are now. */
+export async function readRules(
+  platform: Platform,
+  runner: Runner,
+): Promise<readonly PolicyRule[]> {
+  const rules: PolicyRule[] = [];
+  for (const name of ['rules4', 'rules6'] as const) {
+    const command = platform.probes[name];
+    if (command === undefined) continue;
+    const outcome = await runner.run(command.split(' '));
+    if (outcome.status === 0) rules.push(...parseRules(outcome.stdout));
+  }
+  return rules;
 }
 
 /** Whether addresses can be given to `tun`: IPv6 can be off for new devices only, or for all. */

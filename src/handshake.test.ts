@@ -13,7 +13,8 @@ import {
   typeOf,
 } from '../test/handshakes.ts';
 import { PENDING_MS, REFUSED_MS } from './constants.ts';
-import { Initiator, messageMac, noCookie, sharedKeys } from './handshake.ts';
+import { Initiator, messageMac, noCookie } from './handshake.ts';
+import { sharedKeys } from './sharedkey.ts';
 import { Responder } from './responder.ts';
 import {
   COOKIE_MESSAGE_BYTES,

@@ -2,7 +2,7 @@
  * The messages of PROTOCOL §3, client side and what both sides share. Told the time; sends nothing.
  */
 import { COOKIE_MS, EPOCHS, HANDSHAKE_RETRY_MS, PROTOCOL_VERSION } from './constants.ts';
-import { isEqual, KEY_BYTES, keyedHash, openCookie, release, secret, wipe } from './crypto.ts';
+import { isEqual, keyedHash, openCookie, release } from './crypto.ts';
 import { NoiseInitiator, type TransportKeys } from './noise.ts';
 import {
   COOKIE_BYTES,
@@ -29,29 +29,9 @@ import {
   type Payload1,
   type Payload2,
 } from './wire.ts';
+import type { SharedKeys } from './sharedkey.ts';
 
 export const PROLOGUE: Uint8Array = new TextEncoder().encode('vpn 1 client');
-
-/** What is derived from the shared key (§2). The owner wipes it with `wipeSharedKeys`. */
-export interface SharedKeys {
-  readonly psk: Uint8Array;
-  readonly mac: Uint8Array;
-  readonly cookie: Uint8Array;
-}
-
-/** `sharedKey` is 32 bytes, borrowed for the call. */
-export function sharedKeys(sharedKey: Uint8Array): SharedKeys {
-  const labelled = (label: string): Uint8Array => {
-    const key = secret(KEY_BYTES);
-    keyedHash(key, sharedKey, new TextEncoder().encode(label));
-    return key;
-  };
-  return { psk: labelled('vpn psk'), mac: labelled('vpn mac'), cookie: labelled('vpn cookie') };
-}
-
-export function wipeSharedKeys(keys: SharedKeys): void {
-  wipe(keys.psk, keys.mac, keys.cookie);
-}
 
 /** The 16-byte MAC that every handshake message carries, over its bytes before `end`. */
 export function messageMac(key: Uint8Array, message: Uint8Array, end: number): Uint8Array {

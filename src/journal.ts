@@ -17,6 +17,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  readSync,
   readdirSync,
   unlinkSync,
   writeSync,
@@ -48,7 +49,15 @@ export interface Header {
 }
 
 export type JournalRecord =
-  | { readonly undo: readonly string[] }
+  | {
+      readonly undo: readonly string[];
+      /** Gives the word `FOUND` of `undo`: the last of the first line of `list` with `holding` in it. */
+      readonly find?: { readonly list: readonly string[]; readonly holding: string };
+      /** Gives it instead: what a regular expression finds in what the change itself said. */
+      readonly says?: string;
+      /** Only where the instance that made the change has died. */
+      readonly ifDead?: true;
+    }
   | {
       readonly sysctl: string;
       /** Before the first of the instances that share it. */
@@ -61,16 +70,32 @@ export type JournalRecord =
 export interface Numbered {
   readonly number: number;
   readonly record: JournalRecord;
+  /** What its command wrote into the journal. */
+  readonly said?: string;
 }
 
 /** flock(2) of the addon. */
 export type LockFile = (fd: number) => boolean;
 
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
+const isWords = (value: unknown): boolean =>
+  Array.isArray(value) && value.length > 0 && value.every((word) => typeof word === 'string');
+
 function isRecord(value: unknown): value is JournalRecord {
-  if (typeof value !== 'object' || value === null) return false;
-  if ('undo' in value)
-    return Array.isArray(value.undo) && value.undo.every((w) => typeof w === 'string');
-  return 'sysctl' in value && typeof value.sysctl === 'string' && 'found' in value;
+  if (!isObject(value)) return false;
+  if ('undo' in value) {
+    if (!isWords(value.undo)) return false;
+    const find = 'find' in value ? value.find : { list: ['-'], holding: '' };
+    return isObject(find) && 'list' in find && isWords(find.list) && 'holding' in find;
+  }
+  return (
+    'sysctl' in value &&
+    typeof value.sysctl === 'string' &&
+    'found' in value &&
+    typeof value.found === 'string' &&
+    'beside' in value &&
+    isObject(value.beside)
+  );
 }
 
 function isHeader(value: unknown): value is Header {
@@ -84,6 +109,14 @@ function isHeader(value: unknown): value is Header {
   );
 }
 
+function parseLine(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Reads a journal. A header that is missing or cut short gives undefined: nothing was changed yet. A
  * line cut short is a record whose change was not made, for it is synced first.
@@ -91,25 +124,25 @@ function isHeader(value: unknown): value is Header {
 export function parseJournal(
   text: string,
 ): { readonly header: Header; readonly remaining: readonly Numbered[] } | undefined {
-  const parsed: unknown[] = [];
-  for (const line of text.split('\n')) {
-    try {
-      parsed.push(JSON.parse(line));
-    } catch {
-      parsed.push(undefined);
-    }
-  }
-  const header = parsed[0];
+  const [first = '', ...lines] = text.split('\n');
+  const header = parseLine(first);
   if (!isHeader(header)) return undefined;
-  const remaining = new Map<number, JournalRecord>();
-  for (const line of parsed.slice(1)) {
-    if (typeof line !== 'object' || line === null) continue;
-    if ('undone' in line && typeof line.undone === 'number') remaining.delete(line.undone);
-    else if ('number' in line && typeof line.number === 'number' && 'record' in line) {
-      if (isRecord(line.record)) remaining.set(line.number, line.record);
+  const remaining = new Map<number, Numbered>();
+  let last: Numbered | undefined;
+  for (const text of lines) {
+    const line = parseLine(text);
+    if (!isObject(line)) {
+      // Commands whose words are needed for their undo say them right behind its record.
+      if (last !== undefined) last = { ...last, said: `${last.said ?? ''}${text}\n` };
+      if (last !== undefined && remaining.has(last.number)) remaining.set(last.number, last);
+    } else if ('undone' in line && typeof line.undone === 'number') {
+      remaining.delete(line.undone);
+    } else if ('number' in line && typeof line.number === 'number' && 'record' in line) {
+      last = isRecord(line.record) ? { number: line.number, record: line.record } : undefined;
+      if (last !== undefined) remaining.set(line.number, last);
     }
   }
-  return { header, remaining: [...remaining].map(([number, record]) => ({ number, record })) };
+  return { header, remaining: [...remaining.values()] };
 }
 
 /** One open, locked journal file: this instance's own, or a dead one's that is being taken back. */
@@ -129,6 +162,17 @@ export class Journal {
   /** Records not taken back yet, oldest first. */
   get remaining(): readonly Numbered[] {
     return [...this.#remaining].map(([number, record]) => ({ number, record }));
+  }
+
+  /** For the output of a command that says what its undo needs: nobody has to live to write it down. */
+  get fd(): number {
+    return this.#fd;
+  }
+
+  /** What the command of a record wrote into the journal. */
+  said(number: number): string {
+    const parsed = parseJournal(readFileSync(this.path, 'utf8'));
+    return parsed?.remaining.find((one) => one.number === number)?.said ?? '';
   }
 
   /** Writes and syncs a record. Throws a `Failure` when the disk does not take it. */
@@ -176,8 +220,11 @@ export class Journal {
 
   #write(line: object): void {
     if (this.#fd < 0) throw new Error('journal is closed');
-    const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
     const before = fstatSync(this.#fd).size;
+    const last = Buffer.alloc(1);
+    // A command that was killed may have left half a line.
+    const isCut = before > 0 && readSync(this.#fd, last, 0, 1, before - 1) === 1 && last[0] !== 10;
+    const bytes = Buffer.from(`${isCut ? '\n' : ''}${JSON.stringify(line)}\n`);
     try {
       if (writeSync(this.#fd, bytes) !== bytes.length) throw new Error('no space left on device');
       fsyncSync(this.#fd);

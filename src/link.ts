@@ -37,13 +37,24 @@ export class Link {
   /** What of the last batch the socket had no room for: slots of the send table. */
   unsentFirst = 0;
   unsentCount = 0;
+  private readonly isAnswering: boolean;
   private fullSizeMs = Number.NEGATIVE_INFINITY;
   private readonly tokens = new Uint32Array(PROBES);
   private readonly sentMs = new Float64Array(PROBES);
   private readonly sizes = new Uint16Array(PROBES);
   private nextToken = 1;
 
-  constructor(id: number, socket: LinkSocket, randomBytes: (bytes: Uint8Array) => void) {
+  /**
+   * `isAnswering`: datagrams leave from the address that the peer sent its own to (a server with
+   * several addresses); otherwise the kernel chooses, since ours may change any moment.
+   */
+  constructor(
+    id: number,
+    socket: LinkSocket,
+    randomBytes: (bytes: Uint8Array) => void,
+    isAnswering = true,
+  ) {
+    this.isAnswering = isAnswering;
     this.id = id;
     this.socket = socket;
     this.roaming = new Roaming(randomBytes);
@@ -67,11 +78,18 @@ export class Link {
   /** The endpoint in `sources[at]` is the peer's from now on. */
   moveTo(sources: Uint8Array, at: number): void {
     for (let i = 0; i < ENDPOINT_BYTES; i++) this.endpoint[i] = sources[at + i];
+    if (!this.isAnswering) this.forgetLocalAddress();
   }
 
   /** Answers leave from the address that the peer last used. */
   adoptLocalAddress(sources: Uint8Array, at: number): void {
+    if (!this.isAnswering) return;
     for (let i = ENDPOINT_REMOTE_BYTES; i < ENDPOINT_BYTES; i++) this.endpoint[i] = sources[at + i];
+  }
+
+  /** Our address may be gone: the kernel chooses one until the peer is heard again. */
+  forgetLocalAddress(): void {
+    this.endpoint.fill(0, ENDPOINT_REMOTE_BYTES);
   }
 
   /** Packets that fill the path went out: worth checking that they arrive. */

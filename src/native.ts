@@ -151,6 +151,12 @@ export interface Native {
   cpuHasAes(): boolean;
   /** SO_NETNS_COOKIE of this process's network namespace, in decimal; '' where the kernel has none. */
   netnsCookie(): string;
+  /**
+   * A handle for `poll` that becomes readable when addresses, routes or rules of this network
+   * namespace change (rtnetlink(7), route(4)); `routesDrain` makes it wait for the next change. Throws.
+   */
+  routesOpen(): Handle;
+  routesDrain(handle: Handle): void;
   /** flock(LOCK_EX | LOCK_NB) on a file descriptor: whether it is ours now. The lock goes with the descriptor. */
   lockFile(fd: number): boolean;
 }

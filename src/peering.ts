@@ -3,7 +3,7 @@
  * server (server.ts) answers them.
  */
 import type { Host } from './host.ts';
-import type { SharedKeys } from './handshake.ts';
+import type { SharedKeys } from './sharedkey.ts';
 import type { Network } from './inner.ts';
 import type { Link } from './link.ts';
 import type { Epoch, Session } from './session.ts';
@@ -43,6 +43,8 @@ export interface PeeringContext {
   sessionEnded(): void;
   /** The peer answered, though not with a session: it is not silent. */
   peerAnswered(nowMs: number): void;
+  /** The peer, silent on every link, answered from `endpoint[at]`. */
+  peerFound(endpoint: Uint8Array, at: number, nowMs: number): void;
   /** Sends a probe, so that the peer sees the new keys in use. */
   confirmKeys(nowMs: number): void;
   /** 2 × this is how long old keys are still needed. */

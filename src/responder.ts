@@ -14,7 +14,8 @@ import {
   secret,
   wipe,
 } from './crypto.ts';
-import { isMacRight, messageMac, PROLOGUE, type SharedKeys } from './handshake.ts';
+import { isMacRight, messageMac, PROLOGUE } from './handshake.ts';
+import type { SharedKeys } from './sharedkey.ts';
 import { NoiseResponder, type TransportKeys } from './noise.ts';
 import {
   COOKIE_BYTES,

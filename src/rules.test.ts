@@ -65,7 +65,7 @@ describe('templates', () => {
         );
         assert.ok(change.up.includes('vpn:<TAG>'));
       }
-      for (const probe of PROBES) assert.ok(!platform.probes[probe].includes('$'));
+      for (const probe of PROBES) assert.ok(!platform.probes[probe]?.includes('$'));
     });
   }
 });

@@ -6,14 +6,29 @@
  * something that was never done, which `Platform.absent` recognises.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import type { Row } from './os.ts';
+import {
+  accessSync,
+  constants,
+  fstatSync,
+  readFileSync,
+  readSync,
+  readdirSync,
+  writeFileSync,
+} from 'node:fs';
+import { FOUND } from './os.ts';
+import type { Line, Row } from './os.ts';
 import { Failure } from './report.ts';
 
 /** Longest run of one external command; a hanging one is killed and counts as failed. */
 export const COMMAND_LIMIT_MS = 5000;
 
 export type Variables = Readonly<Record<string, string | readonly string[]>>;
+
+/** Where the word `FOUND` of an undo comes from: `Row.find` with its variables filled in. */
+export interface Search {
+  readonly list: readonly string[];
+  readonly holding: string;
+}
 
 /** A row with its variables filled in. */
 export type Change =
@@ -23,6 +38,13 @@ export type Change =
       readonly up: readonly string[];
       /** Empty: nothing to undo. */
       readonly down: readonly string[];
+      readonly find?: Search;
+      readonly says?: string;
+      readonly input?: string;
+      readonly once?: true;
+      readonly ifDead?: true;
+      /** `down` is run now, if what it takes back was made. */
+      readonly revert?: true;
     }
   | {
       readonly kind: 'sysctl';
@@ -47,30 +69,59 @@ export interface Outcome {
 /** What touches the host. Tests give another. */
 export interface Runner {
   /** Never rejects. */
-  run(argv: readonly string[]): Promise<Outcome>;
-  runSync(argv: readonly string[]): Outcome;
+  run(argv: readonly string[], io?: InOut): Promise<Outcome>;
+  runSync(argv: readonly string[], io?: InOut): Outcome;
   /** Undefined when the host has no such sysctl. `name` is a path below /proc/sys. */
   readSysctl(name: string): string | undefined;
   /** Throws what the kernel says. */
   writeSysctl(name: string, value: string): void;
+  /** False where writing is certain to fail (a container's /proc/sys). */
+  canWriteSysctl?(name: string): boolean;
   /** The names that a path with one `*` component stands for. */
   listSysctls(pattern: string): readonly string[];
+  /** `writeSysctl` as one would type it, where that is not sysctl(8). */
+  sysctlLine?(name: string, value: string): string;
 }
 
-/** Replaces every `$NAME`; a list variable gives one result per value. An unknown or empty one is a bug. */
-export function expand(template: string, variables: Variables): readonly (readonly string[])[] {
+/** Where a command reads and writes, if not nowhere and into its `Outcome`. */
+export interface InOut {
+  readonly input?: string;
+  /** A file for all it says, open for appending and reading. */
+  readonly fd?: number;
+}
+
+type Choice = Readonly<Record<string, string>>;
+
+/** One choice of values for each combination of those of the list variables in `template`. */
+function choicesOf(template: string, variables: Variables): readonly Choice[] {
   const used = [...new Set(template.match(/\$[A-Z0-9_]+/g) ?? [])].map((name) => name.slice(1));
-  let choices: Readonly<Record<string, string>>[] = [{}];
+  let choices: readonly Choice[] = [{}];
   for (const name of used) {
     const value = Object.hasOwn(variables, name) ? variables[name] : undefined;
     if (value === undefined || value === '') throw new Error(`$${name} has no value: ${template}`);
     const values = typeof value === 'string' ? [value] : value;
     choices = choices.flatMap((choice) => values.map((one) => ({ ...choice, [name]: one })));
   }
-  const words = template.split(' ').filter((word) => word !== '');
-  return choices.map((choice) =>
-    words.map((word) => word.replace(/\$[A-Z0-9_]+/g, (name) => choice[name.slice(1)] ?? '')),
-  );
+  return choices;
+}
+
+/** The words of a template, each `$NAME` replaced. */
+function fill(template: string, choice: Choice): readonly string[] {
+  const replace = (word: string): string =>
+    word.replace(/\$[A-Z0-9_]+/g, (name) => {
+      const value = choice[name.slice(1)];
+      if (value === undefined) throw new Error(`${name} has no value: ${template}`);
+      return value;
+    });
+  return template
+    .split(' ')
+    .filter((word) => word !== '')
+    .map(replace);
+}
+
+/** Replaces every `$NAME`; a list variable gives one result per value. An unknown or empty one is a bug. */
+export function expand(template: string, variables: Variables): readonly (readonly string[])[] {
+  return choicesOf(template, variables).map((choice) => fill(template, choice));
 }
 
 /** The changes that `rows` stand for on a host where `facts` hold. */
@@ -79,33 +130,65 @@ export function expandRows(
   variables: Variables,
   facts: ReadonlySet<string>,
 ): readonly Change[] {
-  const changes: Change[] = [];
-  for (const row of rows) {
-    if (!(row.need ?? '').split(' ').every((need) => need === '' || facts.has(need))) continue;
-    if ('sysctl' in row) {
-      for (const [name] of expand(row.sysctl, variables)) {
-        changes.push({
-          kind: 'sysctl',
-          name: name ?? '',
-          value: row.value,
-          beside: row.beside ?? [],
-          optional: row.optional ?? false,
-        });
-      }
-    } else {
-      const ups = row.up === undefined ? undefined : expand(row.up, variables);
-      const downs = row.down === undefined ? undefined : expand(row.down, variables);
-      if (ups === undefined) {
-        for (const down of downs ?? []) changes.push({ kind: 'command', up: [], down });
-      } else {
-        // A down without the list variable of its up is the same for all of them.
-        ups.forEach((up, i) =>
-          changes.push({ kind: 'command', up, down: downs?.[i] ?? downs?.[0] ?? [] }),
-        );
-      }
-    }
+  const holds = (need: string): boolean => need === '' || facts.has(need);
+  return rows
+    .filter((row) => (row.need ?? '').split(' ').every(holds))
+    .flatMap((row) => {
+      // Words for one value are those of its undo, too.
+      const template =
+        'sysctl' in row
+          ? row.sysctl
+          : 'revert' in row
+            ? row.revert
+            : `${row.up ?? ''} ${row.down ?? ''}`;
+      const input = (choice: Choice): string =>
+        linesOf('input' in row ? row.input : undefined, { ...variables, ...choice }, holds);
+      return choicesOf(template, variables).map((choice) => changeOf(row, choice, input(choice)));
+    });
+}
+
+/** What the lines of `Row.input` stand for. */
+function linesOf(
+  lines: readonly Line[] | undefined,
+  variables: Variables,
+  holds: (need: string) => boolean,
+): string {
+  return (lines ?? [])
+    .filter((line) => (line.need ?? '').split(' ').every(holds))
+    .flatMap(({ text }) => expand(text, variables))
+    .map((words) => `${words.join(' ')}\n`)
+    .join('');
+}
+
+function changeOf(row: Row, choice: Choice, input: string): Change {
+  if ('revert' in row) {
+    return { kind: 'command', up: [], down: fill(row.revert, choice), revert: true };
   }
-  return changes;
+  if ('sysctl' in row) {
+    return {
+      kind: 'sysctl',
+      name: fill(row.sysctl, choice).join(' '),
+      value: row.value,
+      beside: row.beside ?? [],
+      optional: row.optional ?? false,
+    };
+  }
+  if (row.up === undefined) {
+    const down = fill(row.down, choice);
+    return { kind: 'command', up: [], down, ...(row.ifDead ? { ifDead: true } : {}) };
+  }
+  const { find, says, once } = row;
+  return {
+    kind: 'command',
+    up: fill(row.up, choice),
+    down: fill(row.down ?? '', choice),
+    ...(says === undefined ? {} : { says }),
+    ...(input === '' ? {} : { input }),
+    ...(once ? { once } : {}),
+    ...(find === undefined
+      ? {}
+      : { find: { list: fill(find.list, choice), holding: fill(find.holding, choice).join(' ') } }),
+  };
 }
 
 /** A command as one would type it. */
@@ -115,29 +198,53 @@ export function commandLine(argv: readonly string[]): string {
     .join(' ');
 }
 
+/** A command with what it reads, a line each, as one would type it. */
+export function typed(argv: readonly string[], input: string | undefined): readonly string[] {
+  if (input === undefined) return [commandLine(argv)];
+  return [`${commandLine(argv)} << 'END'`, ...input.trimEnd().split('\n'), 'END'];
+}
+
+/** An undo as one would type it; what must be looked up first is shown by what it is found by. */
+export function undoLine(undo: readonly string[], find: Search | undefined): string {
+  const words = undo.map((word) => (word === FOUND ? 'N' : word));
+  if (find === undefined) {
+    return `${commandLine(words)}${undo.includes(FOUND) ? ' # N: what it said then' : ''}`;
+  }
+  return `${commandLine(words)} # N: see ${find.holding} in ${commandLine(find.list)}`;
+}
+
 /** `net/ipv6/conf/eth0.5/forwarding` as sysctl(8) writes it: `net.ipv6.conf.eth0/5.forwarding`. */
 export function sysctlLine(name: string, value: string): string {
   const dotted = name.replace(/[./]/g, (character) => (character === '/' ? '.' : '/'));
   return `sysctl -w ${commandLine([`${dotted}=${value}`])}`;
 }
 
+/** What distributions call the package of a program. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  ip: 'iproute2',
+  ip6tables: 'iptables',
+  nft: 'nftables',
+};
+
+const TASKS: Readonly<Record<string, string>> = {
+  route: 'cannot set up routing',
+  ifconfig: 'cannot set up the tun device',
+};
+
 /** The failure of a command of ours, in one line. */
 export function commandFailure(argv: readonly string[], outcome: Outcome): Failure {
   const [program = '', ...rest] = argv;
   const subject = rest.find((word) => !word.startsWith('-')) ?? '';
-  const what =
-    program !== 'ip'
-      ? 'cannot set up the firewall'
-      : subject === 'route' || subject === 'rule'
-        ? 'cannot set up routing'
-        : 'cannot set up the tun device';
+  // ip(8) is both ifconfig(8) and route(8).
+  const task = program === 'ip' ? (/^(route|rule)$/.test(subject) ? 'route' : 'ifconfig') : program;
+  const what = TASKS[task] ?? 'cannot set up the firewall';
   let remedy = 'see every command with -v';
   if (/not permitted|[Pp]ermission denied/.test(outcome.reason)) {
     remedy = 'run as root or grant CAP_NET_ADMIN';
   } else if (/File exists/.test(outcome.reason)) {
     remedy = 'another program owns it: stop it, or pass --no-default-routes';
   } else if (/was not found/.test(outcome.reason)) {
-    remedy = `install ${program === 'ip' ? 'iproute2' : 'iptables'}, or check PATH`;
+    remedy = `install ${PACKAGES[program] ?? program}, or check PATH`;
   } else if (/invalid gateway|unreachable/.test(outcome.reason)) {
     remedy = 'check the gateway address';
   }
@@ -172,6 +279,12 @@ function outcomeOf(
   };
 }
 
+/** What was appended to a file since it had `from` bytes. */
+function tailOf(fd: number, from: number): Buffer {
+  const bytes = Buffer.alloc(Math.max(0, fstatSync(fd).size - from));
+  return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, from));
+}
+
 /**
  * The runner of this host. `path` is the PATH in which commands are found, `echo` gets each command
  * before it runs (wg-quick's `[#]` lines).
@@ -181,21 +294,25 @@ export function hostRunner(path: string, echo: (line: string) => void): Runner {
   const env = { PATH: path, LC_ALL: 'C' };
   const file = (name: string): string => `/proc/sys/${name}`;
   return {
-    run: (argv) =>
+    run: (argv, { input, fd } = {}) =>
       new Promise((resolve) => {
-        echo(`[#] ${commandLine(argv)}`);
+        for (const line of typed(argv, input)) echo(`[#] ${line}`);
         const [program = '', ...words] = argv;
         // A process group of its own: Ctrl-C must not kill a command half way, and a wrapper script
         // that hangs is killed together with what it started.
+        const from = fd === undefined ? 0 : fstatSync(fd).size;
         const child = spawn(program, words, {
           env,
           detached: true,
-          stdio: ['ignore', 'pipe', 'pipe'],
+          stdio: [input === undefined ? 'ignore' : 'pipe', fd ?? 'pipe', fd ?? 'pipe'],
         });
         const out: Buffer[] = [];
         const err: Buffer[] = [];
-        child.stdout.on('data', (piece: Buffer) => out.push(piece));
-        child.stderr.on('data', (piece: Buffer) => err.push(piece));
+        child.stdout?.on('data', (piece: Buffer) => out.push(piece));
+        child.stderr?.on('data', (piece: Buffer) => err.push(piece));
+        // One that does not read all of it says why itself.
+        child.stdin?.on('error', () => undefined);
+        child.stdin?.end(input);
         let timedOut = false;
         const settle = (
           error: NodeJS.ErrnoException | undefined,
@@ -204,6 +321,7 @@ export function hostRunner(path: string, echo: (line: string) => void): Runner {
         ): void => {
           clearTimeout(timer);
           const text = (pieces: Buffer[]): string => Buffer.concat(pieces).toString();
+          if (fd !== undefined) err.push(tailOf(fd, from));
           resolve(outcomeOf(error, status, signal, timedOut, text(out), text(err)));
         };
         const timer = setTimeout(() => {
@@ -214,19 +332,20 @@ export function hostRunner(path: string, echo: (line: string) => void): Runner {
           } catch {
             // It ended just now.
           }
-          child.stdout.destroy();
-          child.stderr.destroy();
+          child.stdout?.destroy();
+          child.stderr?.destroy();
           settle(undefined, null, 'SIGKILL');
         }, COMMAND_LIMIT_MS);
         child.on('error', (error) => settle(error, null, null));
         child.on('close', (status, signal) => settle(undefined, status, signal));
       }),
-    runSync: (argv) => {
-      echo(`[#] ${commandLine(argv)}`);
+    runSync: (argv, { input } = {}) => {
+      for (const line of typed(argv, input)) echo(`[#] ${line}`);
       const [program = '', ...words] = argv;
       const done = spawnSync(program, words, {
         env,
-        stdio: ['ignore', 'pipe', 'pipe'],
+        stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+        ...(input === undefined ? {} : { input }),
         timeout: COMMAND_LIMIT_MS,
         killSignal: 'SIGKILL',
       });
@@ -252,6 +371,14 @@ export function hostRunner(path: string, echo: (line: string) => void): Runner {
     writeSysctl: (name, value) => {
       echo(`[#] ${sysctlLine(name, value)}`);
       writeFileSync(file(name), value, { flag: 'r+' });
+    },
+    canWriteSysctl: (name) => {
+      try {
+        accessSync(file(name), constants.W_OK);
+        return true;
+      } catch {
+        return false;
+      }
     },
     listSysctls: (pattern) => {
       const [before = '', after] = pattern.split('/*/');

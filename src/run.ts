@@ -1,11 +1,11 @@
 /**
  * `vpn server` and `vpn client`: sets the host up, runs the tunnel, and puts the host back whatever ends it.
  */
-import { formatIp, innerIpv6, parseIp } from './address.ts';
+import { formatIp, formatRemote, parseIp } from './address.ts';
 import { withNativeCode } from './assets.ts';
 import type { CipherChoice, CleanupConfig, Config } from './config.ts';
 import { MIN_TUN_MTU } from './constants.ts';
-import { sharedKeys } from './handshake.ts';
+import { innerIpv6, sharedKeys } from './sharedkey.ts';
 import type { TunnelEvent } from './host.ts';
 import type { Network } from './inner.ts';
 import { Cipher, loadNative, type Native } from './native.ts';
@@ -21,8 +21,9 @@ import {
   reason,
   verbose,
 } from './report.ts';
-import { codeOf, makeHost, nativeTun, openLinkSocket, resolve } from './runtime.ts';
-import { cleanUp as cleanUpHost, plan, prepareHost } from './setup.ts';
+import { codeOf, makeHost, nativeTun, onRouteChanges, openLinkSocket } from './runtime.ts';
+import { resolveName, resolveOutside } from './resolve.ts';
+import { cleanUp as cleanUpHost, plan, planCleanUp, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings, HostSetup } from './setup.ts';
 import { Tunnel } from './vpn.ts';
 
@@ -38,18 +39,25 @@ export async function run(config: Config, key: Uint8Array): Promise<number> {
   const deps = hostDeps(native, config.stateDir);
   const inner = innerAddresses(config, key);
   if (config.dryRun) {
-    const lines = await plan(hostSettings(config, inner, config.tun || 'tun0'), deps);
+    const servers = (await endpointsOf(config)).map(formatRemote);
+    const settings = { ...hostSettings(config, inner, config.tun || 'tun0'), servers };
+    const lines = await plan(settings, deps);
     print(lines.map((line) => `${line}\n`).join(''));
     return EXIT_SUCCESS;
   }
   const endpoints = await firstEndpoints(config);
   const device = openTun(native, config);
-  const setup = await prepareHost(hostSettings(config, inner, device.name), deps);
-  const guard = guardHost(setup);
+  const guard = guardHost();
+  const servers = endpoints.map(formatRemote);
+  const settings = { ...hostSettings(config, inner, device.name), servers };
+  const setup = await prepareHost(settings, deps);
+  guard.protect(setup);
+  const stopRefreshing = onRouteChanges(native, () => void setup.refresh());
   let status = EXIT_SUCCESS;
   let tunnel: Tunnel | undefined;
   try {
     await setup.up();
+    await setup.reach(servers);
     await new Promise<void>((done, failed) => {
       const onEvent = (event: TunnelEvent): void => {
         say(event, config);
@@ -64,7 +72,11 @@ export async function run(config: Config, key: Uint8Array): Promise<number> {
         native,
         tun: nativeTun(native, device.handle),
         openSocket: (index: number) => openLinkSocket(native, config, index, setup.mark),
-        resolve: () => endpointsOf(config),
+        resolve: async () => {
+          const found = await endpointsOf(config, native, setup.mark);
+          setup.reach(found.map(formatRemote)).catch(failed);
+          return found;
+        },
         report: onEvent,
       };
       const host = makeHost(options, () => tunnel?.onTimer());
@@ -75,6 +87,7 @@ export async function run(config: Config, key: Uint8Array): Promise<number> {
   } catch (error) {
     status = fail(error);
   }
+  stopRefreshing();
   tunnel?.close();
   if (!(await setup.undo())) status = EXIT_FAILURE;
   guard.release();
@@ -85,7 +98,13 @@ export async function run(config: Config, key: Uint8Array): Promise<number> {
 /** `vpn cleanup`. */
 export async function cleanUp(config: CleanupConfig): Promise<number> {
   const native = withNativeCode('vpn.node', loadNative);
-  const { undone, failed } = await cleanUpHost(hostDeps(native, config.stateDir));
+  const deps = hostDeps(native, config.stateDir);
+  if (config.dryRun) {
+    const lines = await planCleanUp(deps);
+    print(lines.length === 0 ? 'nothing to undo\n' : lines.map((line) => `${line}\n`).join(''));
+    return EXIT_SUCCESS;
+  }
+  const { undone, failed } = await cleanUpHost(deps);
   for (const line of undone) print(`undone: ${line}\n`);
   for (const line of failed) print(`not undone: ${line}\n`);
   if (undone.length === 0 && failed.length === 0) print('nothing to undo\n');
@@ -180,8 +199,15 @@ function warnLine(line: string): void {
 }
 
 /** Where the peer is; a server waits to be told. */
-async function endpointsOf(config: Config): Promise<readonly Uint8Array[]> {
-  return config.role === 'client' ? resolve(config.server, config.port) : [];
+async function endpointsOf(
+  config: Config,
+  native?: Native,
+  mark = 0,
+): Promise<readonly Uint8Array[]> {
+  if (config.role === 'server') return [];
+  // At the very start nothing is in the way of the system's resolver.
+  if (native === undefined) return resolveName(config.server, config.port);
+  return resolveOutside(native, config.server, config.port, mark);
 }
 
 /** A name that does not resolve at the very start is mistyped more often than not. */
@@ -206,7 +232,8 @@ function openTun(
   try {
     return platform.tunCreate(native, config.tun, config.offload);
   } catch (error) {
-    const what = 'cannot open /dev/net/tun';
+    const { file, remedy } = platform.tun;
+    const what = `cannot open ${file}`;
     switch (codeOf(error)) {
       case 'EBUSY':
       case 'EEXIST':
@@ -214,7 +241,7 @@ function openTun(
       case 'ENOENT':
       case 'ENODEV':
       case 'ENXIO':
-        throw new Failure(what, 'no such device', 'run modprobe tun');
+        throw new Failure(what, 'no such device', remedy);
       default:
         throw new Failure(what, reason(error), 'run as root or grant CAP_NET_ADMIN');
     }
@@ -222,6 +249,8 @@ function openTun(
 }
 
 interface Guard {
+  /** From now on there is something to undo. */
+  protect(setup: HostSetup): void;
   /** Calls `stop` at the first stop signal, also one that came before. */
   onStop(stop: () => void): void;
   release(): void;
@@ -231,23 +260,27 @@ interface Guard {
  * Every way out leads to undo: signals by way of `onStop`, a bug or a forgotten exit by the last
  * resort. Further signals while undoing change nothing, so that impatience leaves no rule behind.
  */
-function guardHost(setup: HostSetup): Guard {
+function guardHost(): Guard {
+  let setup: HostSetup | undefined;
   let isStopped = false;
   let stop = (): void => {};
   const onSignal = (): void => {
     isStopped = true;
     stop();
   };
-  const onExit = (): void => setup.undoSync();
+  const onExit = (): void => setup?.undoSync();
   const onBug = (error: unknown): void => {
     const status = fail(error);
-    setup.undoSync();
+    setup?.undoSync();
     process.exit(status);
   };
   for (const signal of STOP_SIGNALS) process.on(signal, onSignal);
   process.on('exit', onExit);
   process.on('uncaughtException', onBug);
   return {
+    protect: (made) => {
+      setup = made;
+    },
     onStop: (callback) => {
       stop = callback;
       if (isStopped) callback();

@@ -2,9 +2,7 @@
  * The real host of a tunnel: the process's clock and timers, the system's resolver, and the addon's
  * tun device and sockets.
  */
-import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
-import { endpoint, parseIp } from './address.ts';
 import type { Config } from './config.ts';
 import { random } from './crypto.ts';
 import type { Host, LinkSocket, Tun, TunnelEvent } from './host.ts';
@@ -16,8 +14,8 @@ import { Failure, reason } from './report.ts';
  * waits in it, not what it could hold.
  */
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
-/** The resolver's own limit is 5 s for each server it knows (resolv.conf(5)); a handshake is made anew after as long. */
-const RESOLVE_LIMIT_MS = 5_000;
+/** A change of network is a burst of messages: this long after the first, the rest is there. */
+const SETTLE_MS = 200;
 
 export interface RuntimeOptions {
   readonly native: Native;
@@ -76,20 +74,25 @@ export function nativeTun(native: Native, handle: Handle): Tun {
   };
 }
 
-/** The endpoints of a name or address, in the resolver's order; empty if there are none now. */
-export async function resolve(server: string, port: number): Promise<readonly Uint8Array[]> {
-  const literal = parseIp(server);
-  if (literal !== undefined && isIP(server) !== 0) return [endpoint(literal, port)];
-  const limit = new Promise<[]>((done) => setTimeout(() => done([]), RESOLVE_LIMIT_MS).unref());
-  try {
-    const found = await Promise.race([lookup(server, { all: true, order: 'verbatim' }), limit]);
-    return found.flatMap(({ address }) => {
-      const bytes = parseIp(address);
-      return bytes === undefined ? [] : [endpoint(bytes, port)];
-    });
-  } catch {
-    return [];
-  }
+/**
+ * Calls `body` a moment after addresses, routes or rules have changed, once for changes that come
+ * together, until the returned function is called. Keeps no process alive by itself.
+ */
+export function onRouteChanges(native: Native, body: () => void): () => void {
+  const handle = native.routesOpen();
+  let timer: NodeJS.Timeout | undefined;
+  const later = (): void => {
+    timer = undefined;
+    body();
+  };
+  native.poll(handle, PollEvent.readable, () => {
+    native.routesDrain(handle);
+    timer ??= setTimeout(later, SETTLE_MS).unref();
+  });
+  return () => {
+    clearTimeout(timer);
+    native.close(handle);
+  };
 }
 
 function nothing(): void {}

@@ -8,7 +8,7 @@ import { endpoint } from './address.ts';
 import { withNativeCode } from './assets.ts';
 import { NONCE_BYTES, sealTable, type PacketTable } from './batch.ts';
 import { KEY_BYTES, random, TAG_BYTES } from './crypto.ts';
-import { sharedKeys } from './handshake.ts';
+import { sharedKeys } from './sharedkey.ts';
 import type { Tun, TunnelEvent } from './host.ts';
 import { Cipher, loadNative, type Handle, type Native } from './native.ts';
 import { EXIT_SUCCESS, Failure, print } from './report.ts';

@@ -1,139 +1,13 @@
 /** The whole set-up on a pretended host that keeps state and refuses what a real one refuses. */
 import assert from 'node:assert/strict';
-import { fstatSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { PLATFORMS } from './os.ts';
-import type { Outcome, Runner } from './rules.ts';
-import { cleanUp, plan, prepareHost } from './setup.ts';
+import { PretendedHost, pretendedLocks } from '../test/pretended.ts';
+import { cleanUp, plan, planCleanUp, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings } from './setup.ts';
-
-const SYSCTLS: readonly (readonly [string, string])[] = [
-  ['net/ipv4/ip_forward', '0'],
-  ['net/ipv4/conf/all/forwarding', '0'],
-  ['net/ipv4/conf/eth0/forwarding', '0'],
-  ['net/ipv4/conf/docker0/forwarding', '1'],
-  ['net/ipv4/conf/all/accept_redirects', '0'],
-  ['net/ipv4/conf/all/src_valid_mark', '0'],
-  ['net/ipv4/conf/all/rp_filter', '0'],
-  ['net/ipv4/conf/eth0/rp_filter', '1'],
-  ['net/ipv6/conf/all/disable_ipv6', '0'],
-  ['net/ipv6/conf/default/disable_ipv6', '0'],
-  ['net/ipv6/conf/all/forwarding', '0'],
-  ['net/ipv6/conf/eth0/forwarding', '0'],
-  ['net/ipv6/conf/eth0/accept_ra', '1'],
-];
-const PROBES: readonly (readonly [RegExp, string])[] = [
-  [/address show/, '[{"ifname":"eth0","addr_info":[{"local":"203.0.113.2"}]}]'],
-  [/-4 route show/, '[{"dst":"default","gateway":"203.0.113.1","dev":"eth0"}]'],
-  [/-6 route show/, '[{"dst":"default","gateway":"fe80::1","dev":"eth0","protocol":"9"}]'],
-  [/rule show/, '[{"priority":32766,"table":"254"}]'],
-];
-
-/** Remembers firewall lines, rules and routes, and fails at the n-th command that changes something. */
-class PretendedHost implements Runner {
-  readonly sysctls = new Map(SYSCTLS);
-  readonly entries = new Set<string>();
-  readonly ran: string[] = [];
-  failAt = 0;
-  failWith: Partial<Outcome> = { status: 2, reason: 'exited with 2: no luck', refused: true };
-  absent = /never/;
-  onChange: (line: string) => void = () => undefined;
-
-  state(): readonly string[] {
-    return [...[...this.entries].sort(), ...[...this.sysctls].map((pair) => pair.join('='))];
-  }
-
-  runSync(argv: readonly string[]): Outcome {
-    const line = argv.join(' ');
-    const answer = (status: number, stdout: string, stderr: string): Outcome => ({
-      status,
-      stdout,
-      stderr,
-      reason: `exited with ${status}: ${stderr}`,
-      refused: status !== 0,
-    });
-    if (this.absent.test(line)) return { ...answer(-1, '', ''), reason: 'was not found' };
-    if (/ show| -S /.test(line)) {
-      return answer(0, PROBES.find(([pattern]) => pattern.test(line))?.[1] ?? '', '');
-    }
-    this.ran.push(line);
-    this.onChange(line);
-    if (this.ran.length === this.failAt) return { ...answer(2, '', 'no luck'), ...this.failWith };
-    const [, verb] = / (-I|-D|add|del|replace|flush) /.exec(line) ?? [];
-    const family = line.includes(' -6 ') ? 6 : 4;
-    const key = /preference (\d+)/.exec(line)?.[1] ?? line.replace(/ (-I|-D) /, ' ');
-    const table = /table (\d{4,})/.exec(line)?.[1];
-    const entry = line.includes('tables -w')
-      ? key
-      : line.includes(' rule ')
-        ? `rule ${family} ${key}`
-        : `route ${family} ${table} ${line}`;
-    if (verb === 'flush') {
-      const isInTable = (one: string): boolean => one.startsWith(`route ${family} ${table} `);
-      const doomed = [...this.entries].filter(isInTable);
-      if (doomed.length === 0) return answer(2, '', 'Error: FIB table does not exist.');
-      const only = /type unreachable|dev \S+/.exec(line)?.[0].replace('type ', '');
-      for (const one of doomed) {
-        if (only === undefined || one.includes(only)) this.entries.delete(one);
-      }
-    } else if (verb === '-D' || verb === 'del') {
-      if (!this.entries.delete(entry)) return answer(2, '', 'No such file or directory');
-    } else if (/tables -w|rule|table/.test(line)) {
-      if (this.entries.has(entry) && verb === 'add') return answer(2, '', 'File exists');
-      this.entries.add(entry);
-    }
-    return answer(0, '', '');
-  }
-  run(argv: readonly string[]): Promise<Outcome> {
-    return Promise.resolve(this.runSync(argv));
-  }
-  readSysctl(name: string): string | undefined {
-    return this.sysctls.get(name);
-  }
-  writeSysctl(name: string, value: string): void {
-    this.ran.push(`${name}=${value}`);
-    this.onChange(`${name}=${value}`);
-    if (this.ran.length === this.failAt) throw new Error('EROFS: read-only file system, write');
-    // What Linux does along with it (devinet_sysctl_forward, addrconf_fixup_forwarding).
-    const all = /^(net\/ipv[46])\/(ip_forward|conf\/all\/forwarding)$/.exec(name)?.[1];
-    for (const other of all === undefined ? [] : this.listSysctls(`${all}/conf/*/forwarding`)) {
-      this.sysctls.set(other, value);
-    }
-    if (name === 'net/ipv4/ip_forward') {
-      this.sysctls.set('net/ipv4/conf/all/accept_redirects', value === '1' ? '0' : '1');
-    }
-    this.sysctls.set(name, value);
-  }
-  listSysctls(pattern: string): readonly string[] {
-    const [before = '', after = ''] = pattern.split('*');
-    return [...this.sysctls.keys()].filter(
-      (name) => name.startsWith(before) && name.endsWith(after),
-    );
-  }
-}
-
-/** flock(2) within one process. */
-function pretendedLocks(): { lockFile(fd: number): boolean; kill(path: string): void } {
-  const holders = new Map<number, number>();
-  return {
-    lockFile(fd) {
-      const { ino } = fstatSync(fd);
-      const holder = holders.get(ino);
-      if (holder !== undefined && holder !== fd) {
-        try {
-          if (fstatSync(holder).ino === ino) return false;
-        } catch {
-          // Closed, so unlocked.
-        }
-      }
-      holders.set(ino, fd);
-      return true;
-    },
-    kill: () => holders.clear(),
-  };
-}
 
 const client: HostSettings = {
   role: 'client',
@@ -152,7 +26,9 @@ const client: HostSettings = {
   port: 443,
 };
 const server: HostSettings = { ...client, role: 'server' };
-const CASES: readonly (readonly [string, HostSettings])[] = [
+const NO_IPTABLES = /^ip6?tables /;
+/** What the host lacks comes last. */
+const CASES: readonly (readonly [string, HostSettings, RegExp?])[] = [
   ['client', client],
   ['client, split', { ...client, routes: ['10.0.0.0/8', '10.0.0.0/8', 'fd50::/32'] }],
   ['client, gateway', { ...client, gateway: '203.0.113.9' }],
@@ -160,6 +36,10 @@ const CASES: readonly (readonly [string, HostSettings])[] = [
   ['server', { ...server, routes: ['10.0.0.0/8', 'fd50::/32'] }],
   ['server, external', { ...server, externalIp: '203.0.113.2' }],
   ['server, no default routes', { ...server, defaultRoutes: false }],
+  ['client, nft', { ...client, gateway: '203.0.113.9' }, NO_IPTABLES],
+  ['server, nft', { ...server, routes: ['10.0.0.0/8', 'fd50::/32'] }, NO_IPTABLES],
+  ['server, external, nft', { ...server, externalIp: '203.0.113.2' }, NO_IPTABLES],
+  ['server, nft, no default routes', { ...server, defaultRoutes: false }, NO_IPTABLES],
 ];
 
 describe('setting up a host', () => {
@@ -201,15 +81,20 @@ describe('setting up a host', () => {
     return setup;
   }
 
-  for (const [name, settings] of CASES) {
+  for (const [name, settings, absent] of CASES) {
     it(`${name}: undo restores everything, in reverse`, async () => {
+      host.absent = absent ?? host.absent;
       const before = host.state();
       const setup = await bringUp(settings);
       const inserted = host.ran.filter((line) => line.includes(' -I '));
+      const added = host.ran.filter((line) => line.startsWith('nft insert'));
+      assert.equal(added.length > 0, settings.role === 'server' && settings.defaultRoutes);
       const count = host.ran.length;
       assert.equal(await setup.undo(), true);
       const deleted = host.ran.slice(count).filter((line) => line.includes(' -D '));
       assert.deepEqual(deleted, inserted.map((line) => line.replace(' -I ', ' -D ')).reverse());
+      const removed = host.ran.slice(count).filter((line) => line.startsWith('nft delete rule'));
+      assert.equal(removed.length, added.length);
       assert.deepEqual(host.state(), before);
       assert.deepEqual(warnings, []);
       assert.deepEqual(journals(), []);
@@ -219,6 +104,7 @@ describe('setting up a host', () => {
     });
 
     it(`${name}: whichever change fails, everything is undone and the failure is one line`, async () => {
+      host.absent = absent ?? host.absent;
       const before = host.state();
       await (await bringUp(settings)).undo();
       const all = host.ran.length;
@@ -238,6 +124,7 @@ describe('setting up a host', () => {
     });
 
     it(`${name}: a command killed half way may have done its work, and is undone too`, async () => {
+      host.absent = absent ?? host.absent;
       const before = host.state();
       host.failAt = 3;
       host.failWith = { status: -1, reason: 'took longer than 5 s', refused: false };
@@ -249,18 +136,24 @@ describe('setting up a host', () => {
     });
 
     it(`${name}: every undo is in the journal before its change is made`, async () => {
+      host.absent = absent ?? host.absent;
       host.onChange = (line) => {
         const text = readFileSync(journals()[0] ?? '', 'utf8');
         const undo = line.replace(' -I ', ' -D ');
+        const [, chain] = /^nft insert rule (.*?) [io]ifname/.exec(line) ?? [];
+        if (chain !== undefined) assert.ok(text.includes(`"delete","rule","${chain}"`), line);
         if (undo !== line) assert.ok(text.includes(JSON.stringify(undo.split(' '))), line);
         const [, preference] = /rule add preference (\d+)/.exec(line) ?? [];
-        if (preference !== undefined) assert.ok(text.includes(`"${preference}"]`), line);
-        if (line.includes('=')) assert.ok(text.includes(`"${line.split('=')[0] ?? ''}"`), line);
+        if (preference !== undefined)
+          assert.ok(text.includes(`"del","preference","${preference}"`), line);
+        if (/^net\/\S+=/.test(line))
+          assert.ok(text.includes(`"${line.split('=')[0] ?? ''}"`), line);
       };
       await (await bringUp(settings)).undo();
     });
 
     it(`${name}: what a killed instance left is undone by the next, and by cleanup`, async () => {
+      host.absent = absent ?? host.absent;
       const before = host.state();
       await bringUp(settings);
       locks.kill(journalDir);
@@ -277,6 +170,7 @@ describe('setting up a host', () => {
     });
 
     it(`${name}: the plan is what is run`, async () => {
+      host.absent = absent ?? host.absent;
       const planned = await plan(settings, deps);
       assert.deepEqual(host.ran, []);
       const setup = await prepareHost(settings, deps);
@@ -287,6 +181,41 @@ describe('setting up a host', () => {
       await setup.undo();
     });
   }
+
+  it('exempts the datagrams of other tunnels, also of those that come later', async () => {
+    const before = host.state();
+    const wgQuick = (mark: number): string =>
+      JSON.stringify({ priority: 32764, not: null, fwmark: `0x${mark.toString(16)}`, table: '1' });
+    host.answers = [[/rule show/, `[${wgQuick(0xca6c)}]`]];
+    const setup = await bringUp(client);
+    const exempt = (mark: string): number =>
+      [...host.entries].filter((one) => one.includes(`fwmark ${mark}/0xffffffff`)).length;
+    assert.equal(exempt('0xca6c'), 2);
+    host.answers = [[/rule show/, `[${wgQuick(0xca6c)},${wgQuick(0xca6d)}]`]];
+    await setup.refresh();
+    const ran = host.ran.length;
+    await setup.refresh();
+    assert.equal(host.ran.length, ran);
+    assert.deepEqual([exempt('0xca6c'), exempt('0xca6d')], [2, 2]);
+    assert.equal(await setup.undo(), true);
+    assert.deepEqual(host.state(), before);
+    await setup.refresh();
+    assert.deepEqual(host.state(), before);
+  });
+
+  it('cleanup --dry-run lists what cleanup does, and does nothing', async () => {
+    assert.deepEqual(await planCleanUp(deps), []);
+    assert.deepEqual(readdirSync(journalDir), []);
+    await bringUp(server);
+    assert.deepEqual(await planCleanUp(deps), []);
+    locks.kill(journalDir);
+    const during = host.state();
+    const planned = await planCleanUp(deps);
+    assert.deepEqual(host.state(), during);
+    assert.equal(journals().length, 1);
+    assert.deepEqual((await cleanUp(deps)).undone, planned);
+    assert.deepEqual(await planCleanUp(deps), []);
+  });
 
   it('asks for IPv6 through the tunnel only when it leaves the server', async () => {
     const setup = await prepareHost(client, deps);
@@ -405,10 +334,22 @@ describe('setting up a host', () => {
 
   for (const [name, settings, absent, failure, warning] of [
     ['no ip', client, /^ip /, /cannot read the addresses of this host: .* install iproute2/, ''],
-    ['no iptables on a server', server, /^iptables/, /^Error: cannot set up NAT: .*install/, ''],
-    ['no iptables on a client', client, /tables/, undefined, /CVE-2019-14899/],
-    ['no raw table', server, /-t raw/, undefined, /no raw table for iptables/],
-    ['no IPv6 NAT', server, /^ip6tables.*-t nat/, undefined, /IPv6 does not leave this server/],
+    [
+      'no iptables and no nft on a server',
+      server,
+      /^(iptables|nft) /,
+      /^Error: cannot set up NAT: .*install iptables or nftables/,
+      '',
+    ],
+    ['no iptables and no nft on a client', client, /tables|nft/, undefined, /CVE-2019-14899/],
+    ['no raw table', server, /-t raw|priority -300/, undefined, /no raw table for iptables/],
+    [
+      'no IPv6 NAT',
+      server,
+      /^ip6tables.*-t nat|nft -c.* ip6 .*masquerade/,
+      undefined,
+      /IPv6 does not leave this server/,
+    ],
   ] as const) {
     it(`a host may lack things: ${name}`, async () => {
       const before = host.state();

@@ -4,19 +4,20 @@
  *
  * Nothing here names a command; what a system needs is in its tables. doc/host.md has the overview.
  */
-import { Changes } from './changes.ts';
+import { isIPv6 } from 'node:net';
+import { Changes, recordLine, settingLine } from './changes.ts';
 import type { Tools, UndoReport } from './changes.ts';
-import { bootId, isNamespaceGone, netnsInode, readFacts } from './facts.ts';
+import { bootId, isNamespaceGone, netnsInode, readFacts, readRules } from './facts.ts';
 import type { Facts } from './facts.ts';
 import { JOURNAL_VERSION, JournalDirectory } from './journal.ts';
 import type { Header, Journal } from './journal.ts';
 import type { Native } from './native.ts';
 import { thisPlatform } from './os.ts';
-import type { Platform } from './os.ts';
+import type { Platform, ProbeName, Row } from './os.ts';
 import { Failure } from './report.ts';
-import { commandLine, expandRows, hostRunner, sysctlLine } from './rules.ts';
+import { expandRows, hostRunner, typed, undoLine } from './rules.ts';
 import type { Change, Runner } from './rules.ts';
-import { PREFERENCES, Situation, chooseNumbers } from './situation.ts';
+import { PREFERENCES, Situation, chooseNumbers, foreignMarks } from './situation.ts';
 import type { HostSettings, Numbers } from './situation.ts';
 
 export type { HostSettings } from './situation.ts';
@@ -48,6 +49,14 @@ export interface HostSetup {
    * if not it is blocked here. Undoes everything before it throws a `Failure`. Server: nothing.
    */
   connected(facts: { readonly ipv6: boolean }): Promise<void>;
+  /**
+   * Client: the addresses of the server, also those that it had. Where link sockets have no mark, each
+   * gets a route past the tunnel's. Once connected it does not fail; before, it undoes everything and
+   * throws a `Failure`.
+   */
+  reach(servers: readonly string[]): Promise<void>;
+  /** Client, every few seconds: follows what other programs changed meanwhile. Never rejects. */
+  refresh(): Promise<void>;
   /** Server: whether IPv6 from the client leaves this host. */
   readonly ipv6Leaves: boolean;
   /** Newest first, once; waits for a change under way. False: something is left for `vpn cleanup`. */
@@ -57,10 +66,15 @@ export interface HostSetup {
 }
 
 /** The network namespace, as journals write it. */
-function identity(deps: HostDeps): Pick<Header, 'bootId' | 'netns' | 'netnsInode'> {
+function identity(
+  deps: HostDeps,
+  { platform, runner }: Tools & { readonly platform: Platform },
+): Pick<Header, 'bootId' | 'netns' | 'netnsInode'> {
   const inode = netnsInode();
   const cookie = deps.native.netnsCookie();
-  return { bootId: bootId(), netns: cookie === '' ? `i${inode}` : cookie, netnsInode: inode };
+  const { bootId: name } = platform;
+  const boot = name === undefined ? bootId() : (runner.readSysctl(name) ?? '');
+  return { bootId: boot, netns: cookie === '' ? `i${inode}` : cookie, netnsInode: inode };
 }
 
 function toolsOf(deps: HostDeps): Tools & { readonly platform: Platform } {
@@ -68,14 +82,18 @@ function toolsOf(deps: HostDeps): Tools & { readonly platform: Platform } {
   if (platform === undefined) {
     throw new Failure('cannot set up this host', 'no rules for this system', 'use Linux');
   }
-  const runner = deps.runner ?? hostRunner(deps.path, (line) => deps.log(line));
+  const plain = deps.runner ?? hostRunner(deps.path, (line) => deps.log(line));
+  const runner = platform.adapt?.(plain) ?? plain;
   const directory = new JournalDirectory(deps.journalDir, (fd) => deps.native.lockFile(fd));
   return { platform, runner, directory, absent: platform.absent, warn: (line) => deps.warn(line) };
 }
 
 /** Undoes what dead instances left in this namespace. The caller holds the directory's lock. */
-async function undoDead(tools: Tools, deps: HostDeps): Promise<UndoReport> {
-  const own = identity(deps);
+async function undoDead(
+  tools: Tools & { readonly platform: Platform },
+  deps: HostDeps,
+): Promise<UndoReport> {
+  const own = identity(deps, tools);
   const undone: string[] = [];
   const failed: string[] = [];
   for (const { path, header, journal } of tools.directory.scan()) {
@@ -101,6 +119,35 @@ async function undoDead(tools: Tools, deps: HostDeps): Promise<UndoReport> {
   return { undone, failed };
 }
 
+/** The rows of `Platform.reach` for the ways that now lead to the servers. */
+async function waysTo(
+  servers: readonly string[],
+  { platform, runner }: Tools & { readonly platform: Platform },
+  { variables }: Situation,
+  needs: ReadonlySet<string>,
+): Promise<readonly Change[]> {
+  const { reach, wayTo } = platform;
+  if (reach === undefined || wayTo === undefined || servers.length === 0) return [];
+  const output = new Map<ProbeName, string>();
+  for (const name of ['routes4', 'routes6'] as const) {
+    const outcome = await runner.run((platform.probes[name] ?? '').split(' '));
+    if (outcome.status === 0) output.set(name, outcome.stdout);
+  }
+  return servers.flatMap((server) => {
+    const way = wayTo(server, String(variables.TUN), output);
+    if (way === undefined) return [];
+    const isSix = isIPv6(server);
+    const gateway = (isSix ? variables.GATEWAY6 : variables.GATEWAY4)[0] ?? way.gateway;
+    const to = {
+      SERVER4: isSix ? [] : [server],
+      SERVER6: isSix ? [server] : [],
+      VIA: gateway === '' ? [] : [gateway],
+      VIA_IF: gateway === '' ? [way.device] : [],
+    };
+    return expandRows(reach, { ...variables, ...to }, needs);
+  });
+}
+
 class Host implements HostSetup {
   readonly mark: number;
   readonly #situation: Situation;
@@ -114,6 +161,11 @@ class Host implements HostSetup {
   #undoing: Promise<boolean> | undefined;
   /** Of the last session; undefined before the first. */
   #serverIpv6: boolean | undefined;
+  readonly #tools: Tools & { readonly platform: Platform };
+  readonly #ownMark: number;
+  readonly #servers = new Set<string>();
+  /** Marks of other tunnels that are exempt from our routes. */
+  readonly #exempt: Set<string>;
 
   constructor(
     settings: HostSettings,
@@ -124,7 +176,10 @@ class Host implements HostSetup {
   ) {
     this.mark = header.mark;
     this.#role = settings.role;
+    this.#ownMark = settings.mark;
     this.#situation = situation;
+    this.#exempt = new Set(situation.variables.FOREIGN);
+    this.#tools = tools;
     this.#platform = tools.platform;
     this.#journal = journal;
     this.#changes = new Changes(journal, header, tools, true);
@@ -150,12 +205,47 @@ class Host implements HostSetup {
     });
   }
 
+  async reach(servers: readonly string[]): Promise<void> {
+    if (this.#role === 'server' || this.#platform.reach === undefined) return;
+    for (const server of servers) this.#servers.add(server);
+    // A network that is away for now must not end a tunnel that waits for it.
+    if (this.#serverIpv6 === undefined) await this.#make(() => this.#ways());
+    else await this.refresh();
+  }
+
+  #ways(): Promise<readonly Change[]> {
+    const needs = this.#situation.needs(this.#serverIpv6 ?? false);
+    return waysTo([...this.#servers], this.#tools, this.#situation, needs);
+  }
+
+  async refresh(): Promise<void> {
+    const mine = this.#busy.then(async () => {
+      if (this.#role === 'server' || this.#serverIpv6 === undefined || this.#isStopped) return;
+      const { platform, runner } = this.#tools;
+      const marks = foreignMarks(await readRules(platform, runner), this.#ownMark);
+      const news = marks.filter((mark) => !this.#exempt.has(mark));
+      const variables = { ...this.#situation.variables, FOREIGN: news };
+      const needs = this.#situation.needs(this.#serverIpv6);
+      for (const change of expandRows(platform.refresh, variables, needs)) {
+        await this.#changes.apply([change], () => this.#isStopped).catch(() => undefined);
+      }
+      for (const mark of news) this.#exempt.add(mark);
+      for (const change of await this.#ways()) {
+        await this.#changes.apply([change], () => this.#isStopped).catch(() => undefined);
+      }
+    });
+    this.#busy = mine.catch(() => undefined);
+    await this.#busy;
+  }
+
   #expand(rows: Platform['client'], serverIpv6: boolean): readonly Change[] {
     return expandRows(rows, this.#situation.variables, this.#situation.needs(serverIpv6));
   }
 
-  async #make(changes: () => readonly Change[]): Promise<void> {
-    const mine = this.#busy.then(() => this.#changes.apply(changes(), () => this.#isStopped));
+  async #make(changes: () => Promise<readonly Change[]> | readonly Change[]): Promise<void> {
+    const mine = this.#busy.then(async () =>
+      this.#changes.apply(await changes(), () => this.#isStopped),
+    );
     this.#busy = mine.catch(() => undefined);
     try {
       await mine;
@@ -193,9 +283,11 @@ export async function prepareHost(settings: HostSettings, deps: HostDeps): Promi
   return await tools.directory.locked(async () => {
     const { undone } = await undoDead(tools, deps);
     for (const line of undone) deps.log(`undone for a dead vpn: ${line}`);
-    const own = identity(deps);
+    const own = identity(deps, tools);
     const facts = await readFacts(tools.platform, tools.runner);
-    const { situation, numbers, tag } = examine(settings, facts, tools, own);
+    await checkWay(settings, tools);
+    const located = await locateGateway(settings, tools);
+    const { situation, numbers, tag } = examine(located, facts, tools, own);
     for (const line of situation.warnings) deps.warn(line);
     const header: Header = {
       version: JOURNAL_VERSION,
@@ -209,6 +301,42 @@ export async function prepareHost(settings: HostSettings, deps: HostDeps): Promi
     };
     return new Host(settings, situation, tools.directory.create(header), header, tools);
   });
+}
+
+/** Throws a `Failure` where no route leads to the server: there is nothing to wait for. */
+async function checkWay(
+  { servers = [], gateway }: HostSettings,
+  { platform, runner }: Tools & { readonly platform: Platform },
+): Promise<void> {
+  if (platform.routeTo === undefined || servers.length === 0 || gateway !== '') return;
+  for (const server of servers) {
+    const { status, stderr } = await runner.run([...platform.routeTo.split(' '), server]);
+    if (status <= 0 || !/unreachable|No route to host/.test(stderr)) return;
+  }
+  throw new Failure(
+    `cannot reach ${servers.map((server) => `"${server}"`).join(' or ')}`,
+    'no route leads there',
+    'connect this host to a network, or give the gateway ip',
+  );
+}
+
+/** Which way a gateway is that was given. */
+async function locateGateway(
+  settings: HostSettings,
+  { platform, runner }: Tools & { readonly platform: Platform },
+): Promise<HostSettings> {
+  const { role, gateway } = settings;
+  if (platform.routeTo === undefined || role === 'server' || gateway === '') return settings;
+  const { stdout, status, reason } = await runner.run([...platform.routeTo.split(' '), gateway]);
+  const gatewayDevice = / dev (\S+)/.exec(stdout)?.[1];
+  if (status !== 0 || gatewayDevice === undefined) {
+    throw new Failure(
+      `gateway "${gateway}"`,
+      `no route leads there: ${reason}`,
+      'give a neighbour',
+    );
+  }
+  return { ...settings, gatewayDevice };
 }
 
 function examine(
@@ -227,6 +355,26 @@ function examine(
   return { situation: new Situation(settings, facts, numbers, tag, tools.runner), numbers, tag };
 }
 
+/** `vpn cleanup --dry-run`: what `cleanUp` would take back, a line each. Changes nothing. */
+export async function planCleanUp(deps: HostDeps): Promise<readonly string[]> {
+  const tools = toolsOf(deps);
+  const { directory, runner } = tools;
+  // There may be no directory yet, and none is to come into being.
+  if (directory.peek().length === 0) return [];
+  return await directory.locked(() => {
+    const own = identity(deps, tools);
+    return directory.scan().flatMap(({ header, journal }) => {
+      journal?.release();
+      const isOurs =
+        header?.bootId === own.bootId &&
+        header.netns === own.netns &&
+        header.version === JOURNAL_VERSION;
+      if (journal === undefined || !isOurs) return [];
+      return [...journal.remaining].reverse().map(({ record }) => recordLine(record, runner));
+    });
+  });
+}
+
 /** `vpn cleanup`: undoes what dead instances left in this network namespace. Throws a `Failure`. */
 export async function cleanUp(deps: HostDeps): Promise<UndoReport> {
   const tools = toolsOf(deps);
@@ -241,22 +389,29 @@ export async function plan(settings: HostSettings, deps: HostDeps): Promise<stri
   const tools = toolsOf(deps);
   const { runner, platform } = tools;
   const facts = await readFacts(platform, runner);
-  const { situation } = examine(settings, facts, tools, identity(deps));
-  const rows = [...platform[settings.role]];
+  const located = await locateGateway(settings, tools);
+  const { situation } = examine(located, facts, tools, identity(deps, tools));
+  const needs = situation.needs(true);
+  const changes = (rows: readonly Row[]): readonly Change[] =>
+    expandRows(rows, situation.variables, needs);
+  const all = [...changes(platform[settings.role])];
   if (settings.role === 'client') {
-    rows.push(...platform.connected, ...platform.everySession, ...platform.enter);
+    all.push(...(await waysTo(settings.servers ?? [], tools, situation, needs)));
+    all.push(...changes([...platform.connected, ...platform.everySession, ...platform.enter]));
   }
   const up: string[] = [];
   const down: string[] = [];
-  for (const change of expandRows(rows, situation.variables, situation.needs(true))) {
+  for (const change of all) {
     if (change.kind === 'command') {
-      if (change.up.length > 0) up.push(commandLine(change.up));
-      if (change.down.length > 0) down.unshift(commandLine(change.down));
+      // Nothing has been made that could be reverted.
+      if (change.revert) continue;
+      if (change.up.length > 0) up.push(...typed(change.up, change.input));
+      if (change.down.length > 0) down.unshift(undoLine(change.down, change.find));
     } else {
       const found = runner.readSysctl(change.name);
       if (found === undefined || found === change.value) continue;
-      up.push(sysctlLine(change.name, change.value));
-      down.unshift(sysctlLine(change.name, found));
+      up.push(settingLine(runner, change.name, change.value));
+      down.unshift(settingLine(runner, change.name, found));
     }
   }
   return ['# set up', ...up, '# undo', ...down];

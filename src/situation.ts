@@ -4,7 +4,7 @@
  */
 import { isIPv6 } from 'node:net';
 import { canonicalAddress, isIpv6Usable } from './facts.ts';
-import type { Facts } from './facts.ts';
+import type { Facts, PolicyRule } from './facts.ts';
 import type { Header } from './journal.ts';
 import { pointToPoint } from './os.ts';
 import type { LISTS, ProbeName, SCALARS } from './os.ts';
@@ -35,8 +35,12 @@ export interface HostSettings {
   readonly externalIp: string;
   /** Client: through which the links leave; '' follows the main routing table. */
   readonly gateway: string;
+  /** The device behind which it is; `prepareHost` finds it. */
+  readonly gatewayDevice?: string;
   /** UDP port of the server. */
   readonly port: number;
+  /** Client: addresses of the server that are known, for a plan. */
+  readonly servers?: readonly string[];
 }
 
 type VariableName = (typeof SCALARS)[number] | (typeof LISTS)[number];
@@ -108,6 +112,35 @@ export function chooseNumbers(
   throw new Failure('cannot choose a routing table', 'all of ours are in use', 'run vpn cleanup');
 }
 
+/** Tables that an instance makes for itself (os/nft.ts). */
+const OWN_TABLE = /^vpn-\d+$/;
+
+/** Chains of others, besides those that iptables reaches, that may drop what is forwarded. */
+function forwardChains(facts: Facts, to: '4' | '6'): readonly string[] {
+  const family = to === '4' ? 'ip' : 'ip6';
+  return facts.chains
+    .filter((one) => [family, 'inet'].includes(one.family) && !OWN_TABLE.test(one.table))
+    .filter(
+      (one) =>
+        !(facts.isIptablesNft && facts.present.has(`filter${to}`)) ||
+        `${one.family} ${one.table} ${one.chain}` !== `${family} filter FORWARD`,
+    )
+    .map((one) => `${one.family} ${one.table} ${one.chain}`);
+}
+
+/**
+ * The marks by which other tunnels (wg-quick) exempt their own datagrams from their routes, as
+ * `mark/mask`. `ownMark`: what was asked for, 0 for one of ours.
+ */
+export function foreignMarks(rules: readonly PolicyRule[], ownMark: number): readonly string[] {
+  const isOwn = ({ mark, mask }: PolicyRule): boolean =>
+    ownMark === 0 ? mark === FIRST_NUMBER && mask === MARKS_MASK : mark === ownMark;
+  const marks = rules
+    .filter((rule) => rule.isInverted && rule.mark !== 0 && !isOwn(rule))
+    .map(({ mark, mask }) => `0x${mark.toString(16)}/0x${mask.toString(16)}`);
+  return [...new Set(marks)];
+}
+
 /** Throws when an inner address belongs to another interface. */
 function checkAddresses(settings: HostSettings, facts: Facts): void {
   for (const address of [settings.localIp, settings.peerIp, settings.localIp6, settings.peerIp6]) {
@@ -121,6 +154,16 @@ function checkAddresses(settings: HostSettings, facts: Facts): void {
       );
     }
   }
+}
+
+/** The interfaces, other than the tunnel, that have such an address. */
+function outerDevices(settings: HostSettings, facts: Facts, address: RegExp): readonly string[] {
+  const devices = [...facts.addresses]
+    .filter(([held]) => address.test(held))
+    .map(([, device]) => device);
+  return [...new Set(devices)].filter(
+    (device) => !/^lo\d*$/.test(device) && device !== settings.tun,
+  );
 }
 
 /** Where `externalIp` is, and how to leave from there. */
@@ -145,11 +188,11 @@ function externalRoute(
   const device = holder === 'lo' ? (best?.device ?? holder) : holder;
   if (best === undefined || best.device === device) return { device, via: [], isElsewhere: false };
   const route = defaults.find((one) => one.device === device);
-  if (route === undefined || isIPv6(wanted)) {
+  if (route === undefined || isIPv6(wanted) || facts.oneTable) {
     throw new Failure(
       `external address "${settings.externalIp}"`,
       `it is on "${device}", but the default route leaves by "${best.device}"`,
-      `add a default route by "${device}", or give auto`,
+      facts.oneTable ? 'give auto' : `add a default route by "${device}", or give auto`,
     );
   }
   return { device, via: route.gateway === '' ? [] : [route.gateway], isElsewhere: true };
@@ -209,12 +252,32 @@ export class Situation {
       EXT6: external === undefined || !is6(externalIp) ? [] : [externalIp],
       GATEWAY4: isServer || is6(gateway) ? [] : list(gateway),
       GATEWAY6: isServer || !is6(gateway) ? [] : list(gateway),
+      GATEWAY_IF: list(settings.gatewayDevice ?? ''),
       RA_IF: facts.advertisedInterfaces,
+      CHAIN4: isServer ? forwardChains(facts, '4') : [],
+      CHAIN6: isServer ? forwardChains(facts, '6') : [],
+      FOREIGN: isServer ? [] : foreignMarks(facts.rules, settings.mark),
+      // An IPv6 header more than the 20 bytes of TCP.
+      MSS: String(settings.mtu - 60),
+      OUT_IF4: outerDevices(settings, facts, /^(?!127\.)[\d.]+$/),
+      OUT_IF6: outerDevices(settings, facts, /^(?!fe80:|::1$).*:/),
+      // Those of `Platform.reach` come with each address of the server.
+      SERVER4: [],
+      SERVER6: [],
+      VIA: [],
+      VIA_IF: [],
     };
     const hold = (need: string, holds: boolean): void => {
       if (holds) this.#needs.add(need);
     };
     for (const name of facts.present) this.#needs.add(name);
+    for (const family of ['4', '6'] as const) {
+      const tables = ['filter', 'raw', 'mangle', 'nat'] as const;
+      hold(
+        `nft${family}`,
+        tables.some((name) => facts.present.has(`nft-${name}${family}`)),
+      );
+    }
     hold('default', isDefault);
     hold('everything', isEverything);
     hold('split', isSplit);
@@ -225,7 +288,6 @@ export class Situation {
         facts.present.has('rules6') &&
         (isEverything || (isSplit && net6.length > 0)),
     );
-    hold('strict', facts.strictReversePath && (isEverything || isSplit));
     hold('gateway4', !is6(gateway) && gateway !== '');
     hold('gateway6', is6(gateway));
     hold('external-route4', external?.isElsewhere ?? false);
@@ -235,19 +297,28 @@ export class Situation {
 
   get #hasIpv6(): boolean {
     const { localIp6, tun } = this.#settings;
-    return localIp6 !== '' && isIpv6Usable(this.#runner, tun);
+    const { hasIpv6, ipv6OnEveryDevice } = this.#facts;
+    if (localIp6 === '') return false;
+    return ipv6OnEveryDevice ? hasIpv6 : isIpv6Usable(this.#runner, tun);
+  }
+
+  /** iptables can do it, or nft in its place. */
+  #has(table: 'filter4' | 'filter6' | 'raw4' | 'raw6' | 'nat4' | 'nat6'): boolean {
+    const { present } = this.#facts;
+    return present.has(table) || present.has(`nft-${table}`);
   }
 
   /** See `HostSetup.ipv6Leaves`. The device may come into being between two calls. */
   get ipv6Leaves(): boolean {
-    const { present, defaults6 } = this.#facts;
+    const { defaults6, cannotForward6 } = this.#facts;
     return (
+      cannotForward6 !== true &&
       this.#settings.role === 'server' &&
       this.#needs.has('default') &&
       this.#hasIpv6 &&
       defaults6.length > 0 &&
-      present.has('nat6') &&
-      present.has('filter6')
+      this.#has('nat6') &&
+      this.#has('filter6')
     );
   }
 
@@ -258,7 +329,8 @@ export class Situation {
     const hasNetworks6 = (this.variables.NET6 as readonly string[]).length > 0;
     if (hasIpv6) needs.add('ipv6');
     if (this.ipv6Leaves) needs.add('ipv6-leaves');
-    if (this.ipv6Leaves || (hasIpv6 && hasNetworks6 && needs.has('filter6'))) {
+    const canForward = hasIpv6 && this.#has('filter6') && this.#facts.cannotForward6 !== true;
+    if (this.ipv6Leaves || (canForward && hasNetworks6)) {
       needs.add('ipv6-forward');
     }
     needs.add(hasIpv6 && serverIpv6 ? 'through6' : 'blocked6');
@@ -266,20 +338,32 @@ export class Situation {
   }
 
   #check(translates: boolean): void {
-    const { present, reasons, defaults6, hasIpv6 } = this.#facts;
+    const { present, reasons, defaults4, defaults6, hasIpv6, cannotForward6, remedies } =
+      this.#facts;
     const because = (probe: ProbeName): string => reasons.get(probe) ?? '';
     if (!present.has('addresses')) {
       throw new Failure(
         'cannot read the addresses of this host',
         because('addresses'),
-        'install iproute2, or check PATH',
+        remedies?.addresses ?? 'install iproute2, or check PATH',
       );
     }
-    if (translates && !(present.has('nat4') && present.has('filter4'))) {
+    if (translates && !(this.#has('nat4') && this.#has('filter4'))) {
       throw new Failure(
         'cannot set up NAT',
-        because('nat4'),
-        'install iptables, or pass --no-default-routes',
+        because(this.#has('nat4') ? 'filter4' : 'nat4'),
+        remedies?.nat ?? 'install iptables or nftables, or pass --no-default-routes',
+      );
+    }
+    for (const name of ['rules4', 'rules6', 'routes4', 'routes6'] as const) {
+      const counts = reasons.has(name) && (hasIpv6 || name.endsWith('4'));
+      if (counts) this.warnings.push(`${because(name)}: taken for none`);
+    }
+    if (this.#needs.has('everything') && hasIpv6 && reasons.has('rules6')) {
+      throw new Failure(
+        'cannot keep IPv6 inside the tunnel',
+        because('rules6'),
+        'switch IPv6 off, or pass --no-default-routes',
       );
     }
     const ipv6 = this.#hasIpv6;
@@ -290,12 +374,17 @@ export class Situation {
       this.warnings.push(`IPv6 is off (${why}): the tunnel carries IPv4 only`);
     }
     const exposed = 'neighbours can probe for the tunnel address (CVE-2019-14899)';
-    if (!present.has('raw4')) {
+    if (!this.#has('raw4')) {
       this.warnings.push(`no raw table for iptables: ${because('raw4')}: ${exposed}`);
-    } else if (ipv6 && !present.has('raw6')) {
+    } else if (ipv6 && !this.#has('raw6')) {
       this.warnings.push(`no raw table for ip6tables: ${because('raw6')}: ${exposed}`);
     }
-    if (translates && ipv6 && defaults6.length > 0 && !present.has('nat6')) {
+    if (translates && defaults4.length === 0 && !reasons.has('routes4')) {
+      this.warnings.push('no default route: the client gets no further than networks of this host');
+    }
+    if (translates && ipv6 && defaults6.length > 0 && cannotForward6 === true) {
+      this.warnings.push('IPv6 forwarding cannot be set: IPv6 does not leave this server');
+    } else if (translates && ipv6 && defaults6.length > 0 && !this.#has('nat6')) {
       this.warnings.push(`no IPv6 NAT: ${because('nat6')}: IPv6 does not leave this server`);
     }
   }

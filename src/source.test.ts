@@ -17,7 +17,7 @@ const OWNERS: readonly (readonly [string, RegExp, readonly string[]])[] = [
     // selftest.ts is a host of its own.
     'the clock is read and timers are made',
     /\b(Date\.now|performance\.now|setTimeout|setInterval|process\.hrtime)\b/,
-    ['runtime.ts', 'rules.ts', 'journal.ts', 'selftest.ts'],
+    ['runtime.ts', 'resolve.ts', 'rules.ts', 'journal.ts', 'selftest.ts'],
   ],
   ['stderr is written', /\bconsole\.|process\.stderr/, ['report.ts']],
   ['stdout is written', /process\.stdout/, []],

@@ -4,9 +4,10 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { blake2b, hchacha20, noiseNNpsk0, seal, x25519, xchachaSeal } from '../test/oracle.ts';
-import { innerIpv6, parseIp } from './address.ts';
+import { parseIp } from './address.ts';
+import { innerIpv6, sharedKeys } from './sharedkey.ts';
 import { openCookie, sealCookie } from './crypto.ts';
-import { Initiator, isMacRight, messageMac, noCookie, PROLOGUE, sharedKeys } from './handshake.ts';
+import { Initiator, isMacRight, messageMac, noCookie, PROLOGUE } from './handshake.ts';
 import { NoiseInitiator, NoiseResponder } from './noise.ts';
 import { Responder } from './responder.ts';
 import {

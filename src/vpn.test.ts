@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { endpoint as makeEndpoint, parseIp } from './address.ts';
 import { PENDING_MS, REJECT_AFTER_MS, REKEY_AFTER_MS } from './constants.ts';
-import { sharedKeys } from './handshake.ts';
+import { sharedKeys } from './sharedkey.ts';
 import type { TunnelEvent } from './host.ts';
 import type { TunnelConfig } from './peering.ts';
 import { path, SimEnd, SimWorld, type Path } from '../test/sim.ts';
@@ -284,6 +284,20 @@ describe('bad days', () => {
     world.route = (to) =>
       to[2] === outside[2] && to[3] === outside[3] ? client : to[8] === 198 ? undefined : route(to);
     await world.clock.run(3_000);
+    const { atServer, atClient } = await exchange(ends, 10);
+    assert.deepEqual(atServer, range(1, 10));
+    assert.deepEqual(atClient, range(1, 10));
+  });
+
+  it('finds a server that has moved to the address its name has now', async () => {
+    const ends = setting(31);
+    const { world, client, server } = ends;
+    await world.clock.run(2_000);
+    const elsewhere = makeEndpoint(parseIp('203.0.113.99')!, 443);
+    server.address = elsewhere;
+    client.resolved = [elsewhere];
+    await world.clock.run(15_000);
+    assert.ok(kinds(client).includes('moved'));
     const { atServer, atClient } = await exchange(ends, 10);
     assert.deepEqual(atServer, range(1, 10));
     assert.deepEqual(atClient, range(1, 10));

@@ -18,9 +18,9 @@
 import { constants as os } from 'node:os';
 import { formatEndpoint, isSameRemote } from './address.ts';
 import { ClientPeering } from './client.ts';
-import { PROBE_INTERVAL_MS } from './constants.ts';
+import { BASE_PATH_MTU, PROBE_INTERVAL_MS } from './constants.ts';
 import { ControlMessages } from './control.ts';
-import { wipeSharedKeys } from './handshake.ts';
+import { wipeSharedKeys } from './sharedkey.ts';
 import type { Host, LinkSocket } from './host.ts';
 import { Inbound, type InboundCounters } from './inbound.ts';
 import { Link } from './link.ts';
@@ -143,10 +143,13 @@ export class Tunnel implements PeeringContext {
       this.host.tun.onReadable(undefined);
       link.socket.watch(true, true);
     }
-    if (link.socket.errno() === os.errno.EMSGSIZE) {
+    const errno = link.socket.errno();
+    if (errno === os.errno.EMSGSIZE) {
       // Our own interface takes less than the path did: no need to wait for probes to be lost.
       link.pathMtu.refused(link.pathMtu.current, this.host.nowMs());
       this.onTimer();
+    } else if (errno !== 0) {
+      link.forgetLocalAddress();
     }
   }
 
@@ -219,7 +222,8 @@ export class Tunnel implements PeeringContext {
   }
 
   private addLink(id: number, socket: LinkSocket, endpoints: Uint8Array, at: number): Link {
-    const link = new Link(id, socket, this.host.randomBytes);
+    const isAnswering = this.config.role === 'server';
+    const link = new Link(id, socket, this.host.randomBytes, isAnswering);
     link.moveTo(endpoints, at);
     this.linkById[id] = link;
     this.links.push(link);
@@ -271,10 +275,7 @@ export class Tunnel implements PeeringContext {
     const { session } = this.peering;
     if (session !== undefined) {
       for (const link of this.links) {
-        if (this.control.tend(session, link, nowMs) === 'moved') {
-          const endpoint = formatEndpoint(link.endpoint);
-          this.host.report({ kind: 'moved', link: link.id, endpoint });
-        }
+        if (this.control.tend(session, link, nowMs) === 'moved') this.reportMoved(link);
       }
       this.adaptTunMtu(nowMs);
     }
@@ -299,6 +300,11 @@ export class Tunnel implements PeeringContext {
     if (room === Number.POSITIVE_INFINITY || !this.tunMtu.offer(room, nowMs)) return;
     this.host.tun.setMtu(this.tunMtu.current);
     this.host.report({ kind: 'tun-mtu', mtu: this.tunMtu.current });
+  }
+
+  private reportMoved(link: Link): void {
+    const endpoint = formatEndpoint(link.endpoint);
+    this.host.report({ kind: 'moved', link: link.id, endpoint });
   }
 
   private reportSilence(nowMs: number): void {
@@ -338,6 +344,15 @@ export class Tunnel implements PeeringContext {
 
   peerAnswered(nowMs: number): void {
     this.silentSinceMs = nowMs;
+  }
+
+  peerFound(endpoint: Uint8Array, at: number, nowMs: number): void {
+    for (const link of this.links) {
+      if (isSameRemote(link.endpoint, 0, endpoint, at)) continue;
+      link.moveTo(endpoint, at);
+      link.pathMtu.search(BASE_PATH_MTU, nowMs);
+      this.reportMoved(link);
+    }
   }
 
   confirmKeys(nowMs: number): void {
