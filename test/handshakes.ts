@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { endpoint } from '../src/address.ts';
 import { PENDING_SLOTS } from '../src/constants.ts';
-import { Initiator, noCookie, sharedKeys, type Cookie } from '../src/handshake.ts';
+import { Initiator, noCookie, type Cookie } from '../src/handshake.ts';
+import { sharedKeys } from '../src/sharedkey.ts';
 import { Responder, type Decision, type Pending } from '../src/responder.ts';
 import { VerdictCode, type Payload1 } from '../src/wire.ts';
 

@@ -22,7 +22,8 @@ const orders = JSON.parse(process.argv[2] ?? '{}') as Orders;
 const warnings: string[] = [];
 const log: string[] = [];
 const real = hostRunner(process.env.PATH ?? '', (line) => log.push(line));
-const isProbe = (argv: readonly string[]): boolean => argv.includes('show') || argv.includes('-S');
+const isProbe = (argv: readonly string[]): boolean =>
+  ['show', '-S', '-V', '-c', '-y', 'get'].some((word) => argv.includes(word));
 let changes = 0;
 
 function mortal(isBefore: boolean): void {

@@ -1,0 +1,138 @@
+/**
+ * What cannot work is said in one line, `vpn: what: why; what to do`, with the right exit status, and
+ * nothing is changed. Wrong command lines and key files are in src/cli.test.ts and src/key.test.ts.
+ */
+import assert from 'node:assert/strict';
+import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { EXECUTABLE, makeKey, startServer } from './ends.ts';
+import { netTest, type Bed, type Host, type Output } from './netns.ts';
+import { difference, hostState } from './state.ts';
+import { pair } from './world.ts';
+
+const LINE = /^vpn: [^A-Z\n][^\n]*: [^\n]*; [^\n]*[^\n.]\n$/;
+
+interface Attempt {
+  readonly words: readonly string[];
+  readonly status?: number;
+  readonly says: RegExp;
+  /** Before the executable. */
+  readonly wrapper?: readonly string[];
+}
+
+/** Starts vpn, which must end by itself with one line and leave everything as it was. */
+function attempt(
+  host: Host,
+  stateDir: string,
+  { words, status = 1, says, wrapper }: Attempt,
+): void {
+  const before = hostState(host);
+  const command = [...(wrapper ?? []), EXECUTABLE, ...words, '--state-dir', stateDir];
+  const done: Output = host.try(command);
+  assert.match(done.stderr, LINE, words.join(' '));
+  assert.match(done.stderr, says);
+  assert.equal(done.status, status, done.stderr);
+  assert.deepEqual(difference(before, hostState(host)), []);
+  assert.deepEqual(
+    existsSync(stateDir) ? readdirSync(stateDir).filter((name) => name !== 'lock') : [],
+    [],
+  );
+}
+
+function oneHost(bed: Bed): { readonly host: Host; readonly key: string; readonly state: string } {
+  const { client } = pair(bed);
+  client.run('ip route add default via 10.1.0.2');
+  return { host: client, key: makeKey(bed), state: bed.file('state') };
+}
+
+netTest('a port that is taken, an address of another host', [], async (bed) => {
+  const { host, key, state } = oneHost(bed);
+  const other = startServer(bed, host, { key, port: 4443 });
+  await other.daemon.line(/waiting/);
+  const ips = ['auto', '192.168.193.254', '192.168.193.1'];
+  attempt(host, state, {
+    words: ['server', key, 'auto', '4443', ...ips],
+    says: /^vpn: cannot listen on UDP port 4443: address in use; stop the other program or/,
+  });
+  attempt(host, state, {
+    words: ['server', key, '203.0.113.77', '443', ...ips],
+    says: /^vpn: cannot listen on UDP port 443: "203\.0\.113\.77" is not an address of this host; /,
+  });
+  attempt(host, state, {
+    words: ['server', key, 'auto', '443', ...ips, '203.0.113.77'],
+    says: /^vpn: external address "203\.0\.113\.77": no interface of this host has it; give auto, or/,
+  });
+  // Of the other instance.
+  for (const role of [['server'], ['client']] as const)
+    attempt(host, state, {
+      words: [
+        ...role,
+        key,
+        ...(role[0] === 'client' ? ['10.1.0.2'] : ['auto']),
+        '443',
+        'auto',
+        '10.1.0.1',
+        '10.1.0.9',
+      ],
+      says: /^vpn: tunnel address "10\.1\.0\.1": interface "eth0" has it already; give another pair/,
+    });
+  attempt(host, state, {
+    words: ['server', key, 'auto', '444', 'tun0'],
+    says: /^vpn: tun device "tun0": in use; give another name, or auto/,
+  });
+});
+
+netTest('no tun device to be had, no rights', [], async (bed) => {
+  const { host, key, state } = oneHost(bed);
+  attempt(host, state, {
+    words: ['server', key],
+    wrapper: ['unshare', '-m', 'sh', '-c', 'mount -t tmpfs tmpfs /dev/net && exec "$@"', 'sh'],
+    says: /^vpn: cannot open \/dev\/net\/tun: no such device; run modprobe tun/,
+  });
+  // Where another user can read.
+  chmodSync(bed.directory, 0o755);
+  const folder = bed.file('open');
+  mkdirSync(folder, { mode: 0o777 });
+  chmodSync(folder, 0o777);
+  const executable = `${folder}/vpn`;
+  copyFileSync(EXECUTABLE, executable);
+  copyFileSync(key, `${folder}/key`);
+  chownSync(`${folder}/key`, 65534, 65534);
+  for (const uid of [
+    ['--reuid=65534', '--regid=65534', '--clear-groups'],
+    ['--bounding-set=-net_admin', '--inh-caps=-net_admin'],
+  ]) {
+    const before = hostState(host);
+    const done = host.try([
+      'setpriv',
+      ...uid,
+      executable,
+      'server',
+      `${folder}/key`,
+      '--state-dir',
+      `${folder}/state`,
+    ]);
+    assert.match(done.stderr, LINE);
+    assert.match(
+      done.stderr,
+      /^vpn: cannot open \/dev\/net\/tun: (permission denied|operation not permitted); run as root or grant CAP_NET_ADMIN/,
+    );
+    assert.equal(done.status, 1);
+    assert.deepEqual(difference(before, hostState(host)), []);
+  }
+});
+
+netTest('a name without an address, and no way to the server', [], async (bed) => {
+  const { host, key, state } = oneHost(bed);
+  host.names('127.0.0.1 localhost');
+  attempt(host, state, {
+    words: ['client', key, 'nowhere.invalid'],
+    says: /^vpn: cannot resolve "nowhere\.invalid": no address found; check the name and the network/,
+  });
+  host.run('ip route del default');
+  for (const options of [[], ['--no-default-routes'], ['--route', '10.50.0.0/16']])
+    for (const server of ['203.0.113.7', '2001:db8:99::1'])
+      attempt(host, state, {
+        words: ['client', key, server, ...options],
+        says: /^vpn: cannot reach "[0-9a-f:.]+": no route leads there; connect this host to a network/,
+      });
+});

@@ -1,0 +1,48 @@
+/** Starts the helper programs of this directory inside hosts, on the node that the executable embeds. */
+import { resolve } from 'node:path';
+import type { Plan, Report } from './attacker.ts';
+import { NODE } from './ends.ts';
+import type { Daemon, Host } from './netns.ts';
+import type { World } from './world.ts';
+
+const program = (name: string): string[] => [
+  NODE,
+  '--disable-warning=ExperimentalWarning',
+  resolve(import.meta.dirname, name),
+];
+
+/** Starts an attack and returns its program. */
+export function startAttack({ bed, attacker }: World, plan: Plan, from: Host = attacker): Daemon {
+  const file = bed.file('plan.json');
+  bed.write(file, JSON.stringify(plan));
+  return from.start([...program('attacker.ts'), file]);
+}
+
+export async function attackReport(attack: Daemon): Promise<Report> {
+  const exit = await attack.ended(120_000);
+  if (exit !== 0) throw new Error(`the attacker failed: ${attack.output}`);
+  return JSON.parse(attack.output) as Report;
+}
+
+export async function attackFrom(hosts: World, plan: Plan, from?: Host): Promise<Report> {
+  return attackReport(startAttack(hosts, plan, from));
+}
+
+/** Waits for a transfer on `port`, and returns when it listens. Its second line is the digest. */
+export async function receiveFile(host: Host, port: number): Promise<Daemon> {
+  const receiver = host.start([...program('transfer.ts'), 'receive', String(port)]);
+  await receiver.line(/listening/);
+  return receiver;
+}
+
+export function sendFile(
+  host: Host,
+  to: string,
+  port: number,
+  megabytes: number,
+  mbit = 1e6,
+  way: 'up' | 'down' = 'up',
+): Daemon {
+  const words = [to, port, megabytes, mbit, way].map(String);
+  return host.start([...program('transfer.ts'), 'send', ...words]);
+}
