@@ -13,6 +13,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { createRequire } from 'node:module';
+import { type } from 'node:os';
 import { delimiter, join } from 'node:path';
 
 const ROOT = import.meta.dirname ?? new URL('.', import.meta.url).pathname;
@@ -37,6 +38,19 @@ const NODE_FLAGS = [
   // Under a load of short-lived objects: 61 MB resident, 164 MB without, 150 MB with 2 (node 24.21).
   '--max-semi-space-size=4',
 ];
+
+/**
+ * The endings of the native files that a system takes beside those of all systems: tun_linux.cc is for
+ * Linux, tun_bsd.cc for macOS and the BSDs, udp_mmsg.cc for those of them that have recvmmsg(2).
+ */
+const ENDINGS = {
+  linux: ['linux'],
+  darwin: ['bsd', 'msg', 'darwin'],
+  freebsd: ['bsd', 'msg', 'freebsd'],
+  dragonfly: ['bsd', 'msg', 'dragonfly'],
+  openbsd: ['bsd', 'mmsg', 'openbsd'],
+  netbsd: ['bsd', 'mmsg', 'netbsd'],
+};
 
 const COMMANDS = { build, test, demo, bench, setup: () => setUp(allPrograms()) };
 
@@ -169,21 +183,18 @@ async function make() {
   await step('make dist/vpn', () => makeExecutable(executable, bundle, assets));
 }
 
+function isSourceFor(system, file) {
+  if (!file.endsWith('.cc')) return false;
+  const ending = /_(\w+)\.cc$/.exec(file)?.[1];
+  const isForSome = Object.values(ENDINGS).flat().includes(ending);
+  return !isForSome || (ENDINGS[system] ?? []).includes(ending);
+}
+
 async function makeAddon(output) {
-  // tun_linux.cc is for Linux, tun_darwin.cc for macOS; a file without a system is for all.
-  const systems = {
-    linux: 'linux',
-    darwin: 'darwin',
-    freebsd: 'bsd',
-    openbsd: 'bsd',
-    netbsd: 'bsd',
-  };
-  const own = systems[process.platform];
   const files = fs.readdirSync('native').map((file) => join('native', file));
-  const sources = files.filter((file) => {
-    const system = /_(linux|darwin|bsd)\.cc$/.exec(file)?.[1];
-    return file.endsWith('.cc') && (system === undefined || system === own);
-  });
+  // node takes DragonFly BSD for FreeBSD.
+  const system = type() === 'DragonFly' ? 'dragonfly' : process.platform;
+  const sources = files.filter((file) => isSourceFor(system, file));
   if (isNewer(output, [...files, NODE])) return;
   const flags = ['-std=c++17', '-O2', '-fPIC', '-fno-exceptions', '-fvisibility=hidden'];
   const warnings = ['-Wall', '-Wextra'];

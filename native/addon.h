@@ -67,6 +67,8 @@ struct Addon {
   X(close)             \
   X(cpuHasAes)         \
   X(netnsCookie)       \
+  X(routesOpen)        \
+  X(routesDrain)       \
   X(lockFile)
 
 // Each export is vpn::exports::name, called as native.ts declares it.

@@ -13,20 +13,9 @@
 #include <string>
 
 #include "addon.h"
+#include "span.h"
 
 namespace vpn {
-
-// A borrowed typed array.
-template <typename T>
-struct Span {
-  T* data = nullptr;
-  size_t size = 0;
-
-  // Whether `bytes` at `offset` lie inside; cannot overflow.
-  bool Holds(size_t offset, size_t bytes) const {
-    return offset <= size && bytes <= size - offset;
-  }
-};
 
 template <typename T>
 struct ArrayType;

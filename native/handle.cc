@@ -161,7 +161,11 @@ void CloseHandle(Handle* handle) {
   uv_close(reinterpret_cast<uv_handle_t*>(&handle->idler), OnClosed);
   // uv_close has taken the descriptor out of epoll, so it may go now; its name,
   // port or device is free when the call returns.
-  ::close(handle->fd);
+  if (handle->tun != nullptr) {
+    TunClose(*handle->tun, handle->fd);
+  } else {
+    ::close(handle->fd);
+  }
   handle->fd = -1;
 }
 

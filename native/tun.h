@@ -33,6 +33,9 @@ struct TunDevice {
 // with the call that failed in `syscall`.
 int TunOpen(TunDevice* device, bool offload, const char** syscall);
 
+// Closes the descriptor, and removes a device that would stay behind.
+void TunClose(const TunDevice& device, int fd);
+
 // Returns 0 or an errno.
 int TunSetMtu(const TunDevice& device, int fd, int mtu, const char** syscall);
 

@@ -131,6 +131,8 @@ int TunOpen(TunDevice* device, bool offload, const char** syscall) {
   return Attach(device, 0, syscall);
 }
 
+void TunClose(const TunDevice&, int fd) { ::close(fd); }
+
 int TunSetMtu(const TunDevice&, int fd, int mtu, const char** syscall) {
   ifreq request = {};
   // The device may have been renamed.

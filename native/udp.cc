@@ -14,6 +14,7 @@
 #include <cstring>
 #include <string>
 
+#include "check.h"
 #include "handle.h"
 
 namespace vpn {

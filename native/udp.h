@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "check.h"
+#include "span.h"
 
 namespace vpn {
 

@@ -1,0 +1,3 @@
+// See common/fcntl.h.
+
+#include "../common/fcntl.h"

@@ -1,0 +1,3 @@
+// SIOCSIFMTU and SIOCIFDESTROY are in sys/ioctl.h, which includes this.
+
+#include <sys/ioctl.h>

@@ -1,0 +1,13 @@
+// FreeBSD sys/sys/socket.h, sys/amd64/include/_align.h.
+
+#ifndef VPN_HEADERS_SYS_SOCKET_H_
+#define VPN_HEADERS_SYS_SOCKET_H_
+
+#define AF_INET6 28
+#define AF_ROUTE 17
+#define VPN_IOVLEN_TYPE int
+#define VPN_CMSG_ALIGN 8ul
+
+#include "../../common/socket.h"
+
+#endif  // VPN_HEADERS_SYS_SOCKET_H_

@@ -1,0 +1,3 @@
+// Byte order is that of common/in.h.
+
+#include <netinet/in.h>
