@@ -1,9 +1,11 @@
 /**
- * `npm run demo`: the whole of vpn in under a minute, on hosts that exist for that long only.
+ * `npm run demo` (with `-- --write` also its picture for the README): the whole of vpn in under a minute, on hosts that exist for that long only.
  *
  * A tour: it shows every command and what it prints, and checks what it claims. Whatever happens, also
  * Ctrl-C, the hosts are removed; the machine it runs on is not touched.
  */
+import { writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import {
   End,
   EXECUTABLE,
@@ -15,14 +17,23 @@ import {
 } from './ends.ts';
 import { Bed, inPath, lacking, type Host } from './netns.ts';
 import { difference, hostState, type HostState } from './state.ts';
+import { terminalPicture } from './terminal.ts';
 import { iperf, iperfServer, ping, reaches } from './traffic.ts';
 import { CLIENT, INTERNET, SERVER, world, type World } from './world.ts';
 
+const PICTURE = resolve(import.meta.dirname, '../doc/demo.svg');
 const isTerminal = process.stdout.isTTY === true;
 const bold = (text: string): string => (isTerminal ? `\u001b[1m${text}\u001b[0m` : text);
 const dim = (text: string): string => (isTerminal ? `\u001b[2m${text}\u001b[0m` : text);
 
-const say = (text = ''): void => void process.stdout.write(`${text}\n`);
+/** What was said so far, for the picture in the README. */
+const said: string[] = [];
+
+function say(text = ''): void {
+  process.stdout.write(`${text}\n`);
+  said.push(...text.replaceAll(/\u001b\[\d+m/g, '').split('\n'));
+}
+
 const chapter = (title: string): void => say(`\n${bold(title)}\n`);
 const show = (text: string): void => {
   for (const line of text.trimEnd().split('\n')) say(`    ${line}`);
@@ -122,6 +133,12 @@ async function throughput(hosts: World, client: End): Promise<void> {
   }
 }
 
+/** The first chapters, which show a tunnel from nothing to throughput. */
+function writePicture(): void {
+  const end = said.findIndex((line) => line.startsWith('4.'));
+  writeFileSync(PICTURE, terminalPicture(said.slice(1, end - 1)));
+}
+
 async function main(): Promise<number> {
   const reason = lacking();
   if (reason !== false) {
@@ -131,6 +148,7 @@ async function main(): Promise<number> {
   const bed = new Bed();
   try {
     await tour(bed);
+    if (process.argv.includes('--write')) writePicture();
     say(
       '\nThat was all of it. The hosts are gone; README.md says how to do the same on two real ones.',
     );

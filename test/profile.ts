@@ -10,6 +10,7 @@ import { iperf, iperfServer, reaches } from './traffic.ts';
 import { pair } from './world.ts';
 
 const MAIN = resolve(import.meta.dirname, '../src/main.ts');
+const WRAPPED = resolve(import.meta.dirname, 'wrapped.ts');
 const SECONDS = 5;
 
 /** V8's .cpuprofile, the fields used here. */
@@ -27,13 +28,14 @@ type Kind = 'TypeScript' | 'native' | 'node' | 'garbage collection' | 'idle';
 function kindOf({ functionName, url }: { functionName: string; url: string }): Kind {
   if (functionName === '(idle)') return 'idle';
   if (functionName === '(garbage collector)') return 'garbage collection';
+  if (url.endsWith('/wrapped.ts')) return 'native';
   if (url.endsWith('.ts')) return 'TypeScript';
   if (url !== '') return 'node';
   // A function of the addon has a name and no source; "(program)" is what runs outside JavaScript.
   return 'native';
 }
 
-/** Seconds per kind, and per function of TypeScript and the addon. */
+/** Seconds per kind, and per function of TypeScript. */
 export function groupProfile(profile: CpuProfile): {
   readonly kinds: Map<Kind, number>;
   readonly functions: Map<string, number>;
@@ -46,8 +48,8 @@ export function groupProfile(profile: CpuProfile): {
     const seconds = (profile.timeDeltas[i] ?? 0) / 1e6;
     const kind = kindOf(frame);
     kinds.set(kind, (kinds.get(kind) ?? 0) + seconds);
-    if (kind === 'idle' || kind === 'node') return;
-    const name = `${frame.functionName || '(anonymous)'} (${kind})`;
+    if (kind !== 'TypeScript') return;
+    const name = frame.functionName || '(anonymous)';
     functions.set(name, (functions.get(name) ?? 0) + seconds);
   });
   return { kinds, functions };
@@ -64,7 +66,7 @@ function describe(name: string, { kinds, functions }: ReturnType<typeof groupPro
     .sort((a, b) => b[1] - a[1])
     .slice(0, 8)
     .map(([what, seconds]) => `${what} ${share(seconds)}`);
-  return `- ${name}: ${parts.join(', ')}. Most: ${top.join(', ')}.`;
+  return `- ${name}: ${parts.join(', ')}. Of TypeScript most: ${top.join(', ')}.`;
 }
 
 export async function profile(): Promise<string> {
@@ -80,6 +82,7 @@ export async function profile(): Promise<string> {
         '--disable-warning=ExperimentalWarning',
         '--cpu-prof',
         `--cpu-prof-dir=${directories[role]}`,
+        `--import=${WRAPPED}`,
         MAIN,
         role,
         key,
