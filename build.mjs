@@ -74,6 +74,7 @@ async function test(files) {
   // Without root the tests that need the other programs skip themselves.
   await setUp(isRoot() ? allPrograms() : TO_BUILD);
   await make();
+  await makeEmulator();
   await step('check types', () => run(join(PACKAGES, '.bin', 'tsc'), ['-p', '.']));
   const node = (patterns, ...flags) =>
     runVisibly(NODE, ['--test', '--test-reporter=spec', ...flags, ...patterns]);
@@ -96,7 +97,12 @@ async function demo(args) {
 async function bench(args) {
   await setUp(allPrograms());
   await make();
-  process.exit(await runVisibly(NODE, ['test/bench.ts', ...args]));
+  await makeEmulator();
+  const isOfBonding = args[0] === 'bonding';
+  const program = isOfBonding
+    ? ['test/bonding-bench.ts', ...args.slice(1)]
+    : ['test/bench.ts', ...args];
+  process.exit(await runVisibly(NODE, program));
 }
 
 /* Set-up */
@@ -209,6 +215,18 @@ async function makeAddon(output) {
       ...includes.flatMap((folder) => ['-isystem', folder]),
       ...['-o', temporary, ...sources],
     ]),
+  );
+  fs.renameSync(temporary, output);
+}
+
+/** The links that tests and measurements run over. Its devices are those of Linux. */
+async function makeEmulator() {
+  const output = join(BUILD, 'wan');
+  const [source, header] = ['wan.cc', 'wan_way.h'].map((file) => join('test', file));
+  if (process.platform !== 'linux' || isNewer(output, [source, header])) return;
+  const temporary = `${output}.${process.pid}`;
+  await step('compile the emulated links', () =>
+    run('g++', ['-std=c++17', '-O2', '-Wall', '-Wextra', '-o', temporary, source]),
   );
   fs.renameSync(temporary, output);
 }

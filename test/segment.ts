@@ -3,6 +3,14 @@
  * behind it. Sequences count segments, not bytes; nothing wraps.
  */
 
+/**
+ * PAWS (RFC 7323 §5), in the milliseconds that Linux counts: one whose sender's clock is behind the
+ * latest that was accepted is dropped. Where packets overtake each other, that is most acknowledgements.
+ */
+export function isOutdated(stampMs: number, latestMs: number): boolean {
+  return Math.floor(latestMs) - Math.floor(stampMs) > 1;
+}
+
 /** From one sequence up to, and without, another. */
 export type Range = readonly [from: number, to: number];
 
@@ -17,6 +25,8 @@ export interface Ack {
   readonly isAck: true;
   /** All before this has arrived. */
   readonly next: number;
+  /** When it was sent, by the receiver's clock. */
+  readonly stampMs: number;
   /** The `stampMs` of the segment that is acknowledged (RFC 7323 §4.3). */
   readonly echoMs: number;
   /** What else has arrived, the latest first (RFC 2018). */
@@ -36,8 +46,6 @@ export interface Flow {
 export const MOST_RANGES = 3;
 /** IPv4 and TCP with the timestamp option. */
 const HEADER_BYTES = 52;
-/** What the layout below needs at most, and the bucket. */
-const LEAST_BYTES = 62;
 const IPV4_BYTES = 20;
 const PROTOCOL_TCP = 6;
 
@@ -49,7 +57,7 @@ export function segmentBytes(segment: Segment | Ack, mtu: number): number {
 }
 
 export function encode(segment: Segment | Ack, flow: Flow, mtu: number): Uint8Array {
-  const packet = new Uint8Array(Math.max(LEAST_BYTES, segmentBytes(segment, mtu)));
+  const packet = new Uint8Array(segmentBytes(segment, mtu));
   const view = new DataView(packet.buffer);
   packet[0] = 0x45;
   view.setUint16(2, packet.length);
@@ -64,9 +72,11 @@ export function encode(segment: Segment | Ack, flow: Flow, mtu: number): Uint8Ar
   };
   put(Number(segment.isAck));
   put(segment.isAck ? segment.next : segment.sequence);
-  view.setFloat64(at, segment.isAck ? segment.echoMs : segment.stampMs);
+  view.setFloat64(at, segment.stampMs);
   at += 8;
   if (!segment.isAck) return packet;
+  view.setFloat64(at, segment.echoMs);
+  at += 8;
   const ranges = [...segment.selective, ...(segment.duplicate ? [segment.duplicate] : [])];
   // Two numbers of four bits: how many ranges, and how many of them are duplicates.
   packet[at++] = (ranges.length << 4) | (segment.duplicate === undefined ? 0 : 1);
@@ -81,9 +91,10 @@ export function decode(packet: Uint8Array): Segment | Ack {
   const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
   const isAck = view.getUint32(IPV4_BYTES) === 1;
   const number = view.getUint32(IPV4_BYTES + 4);
-  const stamp = view.getFloat64(IPV4_BYTES + 8);
-  if (!isAck) return { isAck, sequence: number, stampMs: stamp };
-  let at = IPV4_BYTES + 16;
+  const stampMs = view.getFloat64(IPV4_BYTES + 8);
+  if (!isAck) return { isAck, sequence: number, stampMs };
+  const echoMs = view.getFloat64(IPV4_BYTES + 16);
+  let at = IPV4_BYTES + 24;
   const count = packet[at]! >> 4;
   const hasDuplicate = (packet[at]! & 15) === 1;
   at++;
@@ -91,5 +102,5 @@ export function decode(packet: Uint8Array): Segment | Ack {
   for (let i = 0; i < count; i++, at += 8)
     ranges.push([view.getUint32(at), view.getUint32(at + 4)]);
   const duplicate = hasDuplicate ? ranges.pop() : undefined;
-  return { isAck, next: number, echoMs: stamp, selective: ranges, duplicate };
+  return { isAck, next: number, stampMs, echoMs, selective: ranges, duplicate };
 }

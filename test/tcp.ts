@@ -13,7 +13,7 @@
  * Left out: the receiver's window, pacing, F-RTO, ECN.
  */
 import { Cubic } from './cubic.ts';
-import type { Ack, Range, Segment } from './segment.ts';
+import { isOutdated, type Ack, type Range, type Segment } from './segment.ts';
 
 export { TcpReceiver } from './receiver.ts';
 
@@ -58,6 +58,7 @@ export class TcpSender {
   private resent = 0;
   private order = 0;
   private delivered = 0;
+  private latestAckMs = 0;
   private highestSacked = 0;
   private readonly lostQueue: number[] = [];
 
@@ -120,6 +121,9 @@ export class TcpSender {
   }
 
   receive(ack: Ack, nowMs: number): void {
+    // Linux lets an outdated one pass if it repeats the last (tcp_disordered_ack).
+    if (isOutdated(ack.stampMs, this.latestAckMs) && ack.next !== this.acknowledged) return;
+    this.latestAckMs = Math.max(this.latestAckMs, ack.stampMs);
     const before = { delivered: this.delivered, lost: this.lost, acknowledged: this.acknowledged };
     const priorDelivered = this.countDelivered(ack, nowMs);
     const hasAdvanced = this.acknowledged > before.acknowledged;
@@ -359,26 +363,25 @@ export class TcpSender {
   private isUndoPending({ echoMs }: Ack, hasAdvanced: boolean): boolean {
     const isOver = this.acknowledged >= this.highSequence;
     // RFC 3522: the acknowledgement is for a segment sent before any was sent again.
-    const isForFirst = hasAdvanced && this.firstResentMs > 0 && echoMs < this.firstResentMs;
+    const isForFirst =
+      hasAdvanced && this.firstResentMs > 0 && Math.floor(echoMs) < Math.floor(this.firstResentMs);
     const canUndo = this.undoFrom !== undefined && this.phase !== 'open';
     if (canUndo && isForFirst && !isOver && this.phase === 'recovery' && this.resent > 0)
       return true;
-    if ((canUndo && isForFirst) || (this.undoFrom !== undefined && this.undoLeft === 0))
-      this.undo();
+    const isRefuted = this.undoFrom !== undefined && this.undoLeft === 0;
+    if (isRefuted) this.reorderingMemory = Math.min(REORDERING_MEMORY, this.reorderingMemory + 1);
+    if ((canUndo && isForFirst) || isRefuted) this.undo();
     if (this.phase === 'open' || !isOver) return false;
     if (this.phase === 'recovery') this.cubic.window = this.cubic.threshold;
-    this.open();
-    return false;
-  }
-
-  private open(): void {
-    this.phase = 'open';
     if (this.reorderingMemory > 0) this.reorderingMemory--;
+    this.phase = 'open';
+    return false;
   }
 
   private undo(): void {
     this.undone++;
     this.undoFrom = undefined;
+    this.phase = 'open';
     this.cubic.window = Math.max(this.cubic.window, this.priorWindow);
     this.cubic.threshold = Math.max(this.cubic.threshold, this.priorThreshold);
     for (let sequence = this.acknowledged; sequence < this.next; sequence++) {
@@ -387,7 +390,6 @@ export class TcpSender {
       sent.isLost = false;
       this.lost--;
     }
-    if (this.phase !== 'open') this.open();
   }
 
   /* Timers */

@@ -5,7 +5,7 @@ import { netTest, pass, until, type Bed, type Host } from './netns.ts';
 import { iperf, iperfServer, ping, startIperf } from './traffic.ts';
 import { wan, type WanLink, type WanOptions, type WayStats } from './wan.ts';
 
-/** 3125 packets per second of 228 bytes, none of them held up by the sender's pacing for long. */
+/** 3125 packets per second, of 228 bytes each. */
 const SMALL = '-u -b 5M -l 200';
 const SMALL_PER_SECOND = 3125;
 
