@@ -18,6 +18,7 @@
 #include <uv.h>
 
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 namespace vpn {
@@ -41,10 +42,11 @@ struct Addon {
   // Handles whose libuv parts are not yet closed.
   int open = 0;
 
-  // Number n is at n - 1. Numbers are never used again, so that a stale one
-  // cannot reach a newer socket or, worse, a newer key.
+  // Numbers are never used again, so that a stale one cannot reach a newer
+  // socket (n is at n - 1) or, worse, a newer key.
   std::vector<Handle*> handles;
-  std::vector<std::unique_ptr<Key>> keys;
+  std::unordered_map<uint32_t, std::unique_ptr<Key>> keys;
+  uint32_t last_key = 0;
 
   std::unique_ptr<Ciphers> ciphers;
   std::shared_ptr<UdpScratch> udp;

@@ -73,8 +73,8 @@ bool OpenOne(EVP_CIPHER_CTX* context, const uint8_t* nonce, uint8_t* datagram,
 }
 
 Key* FindKey(Addon* addon, uint32_t number) {
-  if (number == 0 || number > addon->keys.size()) return nullptr;
-  return addon->keys[number - 1].get();
+  const auto found = addon->keys.find(number);
+  return found == addon->keys.end() ? nullptr : found->second.get();
 }
 
 }  // namespace
@@ -118,8 +118,9 @@ napi_value aeadCreate(napi_env env, napi_callback_info info) {
   }
   if (key->seal == nullptr || key->open == nullptr)
     return ThrowErrno(env, ENOTSUP, "EVP_CipherInit");
-  args.addon()->keys.push_back(std::move(key));
-  return Number(env, static_cast<int64_t>(args.addon()->keys.size()));
+  const uint32_t made = ++args.addon()->last_key;
+  args.addon()->keys.emplace(made, std::move(key));
+  return Number(env, made);
 }
 
 napi_value aeadFree(napi_env env, napi_callback_info info) {
@@ -128,7 +129,7 @@ napi_value aeadFree(napi_env env, napi_callback_info info) {
   if (!args.ok()) return nullptr;
   if (FindKey(args.addon(), number) == nullptr)
     return ThrowRange(env, "no such key");
-  args.addon()->keys[number - 1].reset();
+  args.addon()->keys.erase(number);
   return nullptr;
 }
 
@@ -183,22 +184,33 @@ napi_value open(napi_env env, napi_callback_info info) {
       count > nonces.size / kNonceBytes) {
     return ThrowRange(env, "more slots than the table has");
   }
+  uint32_t known = 0;
   for (size_t i = 0; i < count; i++) {
     if (keys.data[i] == 0) continue;
-    if (FindKey(args.addon(), keys.data[i]) == nullptr)
-      return ThrowRange(env, "no such key");
+    if (keys.data[i] != known) {
+      known = keys.data[i];
+      if (FindKey(args.addon(), known) == nullptr)
+        return ThrowRange(env, "no such key");
+    }
     if (!slab.Holds(offsets.data[i], lengths.data[i])) {
       return ThrowRange(env, "a slot lies outside its memory");
     }
   }
   int64_t refused = 0;
+  uint32_t last = 0;
+  Key* key = nullptr;
   for (size_t i = 0; i < count; i++) {
     if (keys.data[i] == 0) continue;
+    // Nearly always the key of the one before.
+    if (keys.data[i] != last) {
+      last = keys.data[i];
+      key = FindKey(args.addon(), last);
+    }
     uint8_t* datagram = slab.data + offsets.data[i];
     const size_t length = lengths.data[i];
     if (length >= header + kTagBytes &&
-        OpenOne(FindKey(args.addon(), keys.data[i])->open,
-                nonces.data + i * kNonceBytes, datagram, header, length)) {
+        OpenOne(key->open, nonces.data + i * kNonceBytes, datagram, header,
+                length)) {
       continue;
     }
     OPENSSL_cleanse(datagram, length);

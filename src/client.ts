@@ -134,15 +134,17 @@ export class ClientPeering implements Peering {
     this.initiator = new Initiator(config.keys, payload, this.cookie, nowMs);
   }
 
-  /** To the endpoint in use, or to each address of the name in turn while there is none that answers. */
+  /**
+   * To the endpoint in use; while it does not answer, to it and to each address of the name in turn: a
+   * server that has moved may be known by nothing else.
+   */
   private sendMessage1(initiator: Initiator, nowMs: number): void {
     initiator.sent(nowMs);
-    if (this.session !== undefined && !this.isSilent(nowMs)) {
-      this.context.sendMessage(initiator.message, this.context.links[0].endpoint, 0);
-      return;
-    }
-    if (this.endpoints.length === 0) return;
-    const endpoint = this.endpoints[this.nextEndpoint % this.endpoints.length];
+    const inUse = this.session === undefined ? [] : [this.context.links[0].endpoint];
+    const known = this.session === undefined || this.isSilent(nowMs) ? this.endpoints : [];
+    const endpoints = [...known, ...inUse];
+    if (endpoints.length === 0) return;
+    const endpoint = endpoints[this.nextEndpoint % endpoints.length];
     this.nextEndpoint++;
     this.context.sendMessage(initiator.message, endpoint, 0);
   }
@@ -150,7 +152,9 @@ export class ClientPeering implements Peering {
   private resolve(): void {
     if (this.isResolving) return;
     this.isResolving = true;
-    void this.context.host.resolve().then((endpoints) => {
+    const nothing: readonly Uint8Array[] = [];
+    const found = this.context.host.resolve().catch(() => nothing);
+    void found.then((endpoints) => {
       this.isResolving = false;
       // A name that does not resolve now may well be the tunnel's own outage: keep what was known.
       if (endpoints.length > 0) this.endpoints = endpoints;

@@ -118,7 +118,7 @@ export class ControlMessages {
       link.probeAtMs = nowMs + PROBE_INTERVAL_MS;
       this.sendProbe(session, link, 0, nowMs);
     }
-    for (;;) {
+    while (link.isReached) {
       const hasTraffic = link.hasTraffic(nowMs);
       const size = link.pathMtu.due(nowMs, link.patienceMs, hasTraffic, link.heardMs);
       if (size === 0) break;

@@ -49,8 +49,9 @@ class Model {
       return Uint8Array.from([...head, ...tail]);
     }
     if (known !== undefined) this.drop(key);
-    if (this.waiting.size >= this.maxWaiting) this.expire(nowMs);
-    if (this.waiting.size >= this.maxWaiting || this.waiting.size + this.joined >= this.places) {
+    // A map remembers the order in which its keys came.
+    if (this.waiting.size >= this.maxWaiting) this.drop([...this.waiting.keys()][0]);
+    if (this.waiting.size + this.joined >= this.places) {
       this.dropped++;
       return undefined;
     }
@@ -223,16 +224,26 @@ describe('halves', () => {
     }
   });
 
-  it('that wait are bounded, and make room when their second is over', () => {
+  it('that wait are bounded: the oldest gives way, and all go when their second is over', () => {
     const { halves } = newHalves(6, 4);
     for (let i = 0; i < 100; i++) add(halves, i, false, i);
     assert.deepEqual([halves.count, halves.dropped], [4, 96]);
-    add(halves, 200, false, HALVES_MS - 1);
-    assert.equal(halves.dropped, 97);
-    add(halves, 201, false, HALVES_MS);
-    assert.deepEqual([halves.count, halves.dropped], [4, 98], 'the oldest is gone, the new one in');
-    assert.notEqual(add(halves, 201, true, HALVES_MS), -1);
-    assert.equal(add(halves, 0, true, HALVES_MS), -1);
+    assert.notEqual(add(halves, 96, true, 100), -1, 'the last four wait');
+    assert.equal(add(halves, 95, true, 100), -1, 'the one before them is gone');
+    halves.expire(97 + HALVES_MS);
+    assert.deepEqual([halves.count, halves.dropped], [3, 97], 'sequence 97 came at 97 ms');
+    halves.expire(100 + HALVES_MS);
+    assert.equal(halves.count, 0);
+  });
+
+  it('of intact packets join however many others are lost', () => {
+    const { halves } = newHalves(40, 8);
+    for (let i = 0; i < 10_000; i++) {
+      add(halves, i, false, i / 100);
+      // Every third packet has lost its second half.
+      if (i % 3 !== 0) assert.notEqual(add(halves, i, true, i / 100), -1, `packet ${i}`);
+      halves.endBatch();
+    }
   });
 
   it('keep a joined packet until the batch ends, while others come and go', () => {

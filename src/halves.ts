@@ -10,15 +10,12 @@ export const PLACE_BYTES = 2_048;
 /** Chains of the index: a power of two, about as many as places. */
 const CHAINS = 1_024;
 
-const State = { free: 0, waiting: 1, joined: 2 } as const;
-
 export class Halves {
   /** Halves that were dropped: no room, too long, or their other half never came. */
   dropped = 0;
   private readonly bytes: Uint8Array;
   private readonly start: number;
   private readonly maxWaiting: number;
-  private readonly states: Uint8Array;
   private readonly buckets: Uint8Array;
   private readonly sequences: Uint32Array;
   private readonly splits: Uint16Array;
@@ -30,6 +27,11 @@ export class Halves {
   private readonly heads = new Int16Array(CHAINS).fill(-1);
   private readonly next: Int16Array;
   private free = 0;
+  /** Those that wait, in the order they came; −1 ends the list. */
+  private readonly older: Int16Array;
+  private readonly newer: Int16Array;
+  private oldest = -1;
+  private newest = -1;
   private readonly joined: Int16Array;
   private joinedCount = 0;
   private waiting = 0;
@@ -43,7 +45,6 @@ export class Halves {
     this.bytes = bytes;
     this.start = start;
     this.maxWaiting = maxWaiting;
-    this.states = new Uint8Array(places);
     this.buckets = new Uint8Array(places);
     this.sequences = new Uint32Array(places);
     this.splits = new Uint16Array(places);
@@ -51,6 +52,8 @@ export class Halves {
     this.isSecond = new Uint8Array(places);
     this.sinceMs = new Float64Array(places);
     this.next = Int16Array.from({ length: places }, (_, i) => (i + 1 < places ? i + 1 : -1));
+    this.older = new Int16Array(places);
+    this.newer = new Int16Array(places);
     this.joined = new Int16Array(places);
   }
 
@@ -83,19 +86,18 @@ export class Halves {
     if (place !== -1 && this.splits[place] === split && (this.isSecond[place] === 1) !== second) {
       this.copy(place, split, second, at, length);
       this.lengths[place] += length;
-      this.unchain(chain, place);
-      this.states[place] = State.joined;
+      this.forget(chain, place);
       this.joined[this.joinedCount++] = place;
-      this.waiting--;
       return place;
     }
     if (place !== -1) {
       // The same half again keeps what is there; another split replaces it: the sender split anew.
       if (this.splits[place] === split) return -1;
-      this.drop(chain, place);
+      this.drop(place);
     }
-    if (this.waiting >= this.maxWaiting) this.expire(nowMs);
-    if (this.waiting >= this.maxWaiting || this.free === -1) {
+    // The oldest has waited in vain for the longest: on a lossy link its other half is lost.
+    if (this.waiting >= this.maxWaiting) this.drop(this.oldest);
+    if (this.free === -1) {
       this.dropped++;
       return -1;
     }
@@ -103,7 +105,11 @@ export class Halves {
     this.free = this.next[place];
     this.next[place] = this.heads[chain];
     this.heads[chain] = place;
-    this.states[place] = State.waiting;
+    this.older[place] = this.newest;
+    this.newer[place] = -1;
+    if (this.newest === -1) this.oldest = place;
+    else this.newer[this.newest] = place;
+    this.newest = place;
     this.buckets[place] = bucket;
     this.sequences[place] = sequence;
     this.splits[place] = split;
@@ -129,7 +135,7 @@ export class Halves {
     if (this.waiting === 0) return;
     const chain = this.chainOf(bucket, sequence);
     const place = this.find(chain, bucket, sequence);
-    if (place !== -1) this.drop(chain, place);
+    if (place !== -1) this.drop(place);
   }
 
   /** Joined packets are written: their places are free again. */
@@ -140,19 +146,14 @@ export class Halves {
 
   /** Drops halves whose time is over. */
   expire(nowMs: number): void {
-    if (this.waiting === 0) return;
-    for (let place = 0; place < this.states.length; place++) {
-      if (this.states[place] !== State.waiting || nowMs - this.sinceMs[place] < HALVES_MS) continue;
-      this.drop(this.chainOf(this.buckets[place], this.sequences[place]), place);
+    while (this.oldest !== -1 && nowMs - this.sinceMs[this.oldest] >= HALVES_MS) {
+      this.drop(this.oldest);
     }
   }
 
   /** Forgets everything: a new session numbers its packets anew. */
   clear(): void {
-    for (let place = 0; place < this.states.length; place++) {
-      if (this.states[place] !== State.waiting) continue;
-      this.drop(this.chainOf(this.buckets[place], this.sequences[place]), place);
-    }
+    while (this.oldest !== -1) this.drop(this.oldest);
   }
 
   private chainOf(bucket: number, sequence: number): number {
@@ -171,11 +172,22 @@ export class Halves {
     this.bytes.copyWithin(this.offsetOf(place) + (second ? split : 0), at, at + length);
   }
 
-  private drop(chain: number, place: number): void {
-    this.unchain(chain, place);
-    this.waiting--;
+  private drop(place: number): void {
+    this.forget(this.chainOf(this.buckets[place], this.sequences[place]), place);
     this.dropped++;
     this.release(place);
+  }
+
+  /** Takes a place out of the index and out of those that wait. */
+  private forget(chain: number, place: number): void {
+    this.unchain(chain, place);
+    const older = this.older[place];
+    const newer = this.newer[place];
+    if (older === -1) this.oldest = newer;
+    else this.newer[older] = newer;
+    if (newer === -1) this.newest = older;
+    else this.older[newer] = older;
+    this.waiting--;
   }
 
   private unchain(chain: number, place: number): void {
@@ -189,7 +201,6 @@ export class Halves {
   }
 
   private release(place: number): void {
-    this.states[place] = State.free;
     this.next[place] = this.free;
     this.free = place;
   }

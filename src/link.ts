@@ -32,6 +32,11 @@ export class Link {
   rttVarianceMs = 0;
   /** Last authenticated datagram. */
   heardMs = Number.NEGATIVE_INFINITY;
+  /**
+   * Whether a probe was answered since the endpoint was taken over unasked. Until then it gets no path
+   * MTU probes: a first datagram that somebody repeats from another's address is worth 20 KB of them.
+   */
+  isReached = false;
   /** When the next small probe is due. */
   probeAtMs = 0;
   /** What of the last batch the socket had no room for: slots of the send table. */
@@ -106,7 +111,7 @@ export class Link {
   deadlineMs(nowMs: number): number {
     return Math.min(
       this.probeAtMs,
-      this.pathMtu.deadlineMs(this.hasTraffic(nowMs)),
+      this.isReached ? this.pathMtu.deadlineMs(this.hasTraffic(nowMs)) : Number.POSITIVE_INFINITY,
       this.roaming.deadlineMs(this.rttMs),
     );
   }
@@ -127,6 +132,7 @@ export class Link {
     const place = token % PROBES;
     if (token === 0 || this.tokens[place] !== token) return;
     this.tokens[place] = 0;
+    this.isReached = true;
     this.learnRtt(nowMs - this.sentMs[place]);
     if (this.sizes[place] !== 0) this.pathMtu.answered(this.sizes[place], nowMs);
   }

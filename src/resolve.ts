@@ -6,6 +6,7 @@
 import { decode, encode, type Answer } from 'dns-packet';
 import { lookup } from 'node:dns/promises';
 import { readFile } from 'node:fs/promises';
+import { networkInterfaces } from 'node:os';
 import { endpoint, isSameRemote, parseIp } from './address.ts';
 import { datagramTable, ENDPOINT_BYTES } from './batch.ts';
 import { random } from './crypto.ts';
@@ -30,13 +31,23 @@ type Endpoints = readonly Uint8Array[];
 /** The endpoints of `server`, a name or an address, in the resolver's order; empty if there are none now. */
 export async function resolveName(server: string, port: number): Promise<Endpoints> {
   const literal = parseIp(server);
-  if (literal !== undefined) return [endpoint(literal, port)];
+  if (literal !== undefined) return [endpoint(literal, port, scopeOf(server))];
   try {
     const found = await lookup(server, { all: true, order: 'verbatim' });
-    return found.map(({ address }) => endpoint(parseIp(address)!, port));
+    return found.map(({ address }) => endpoint(parseIp(address)!, port, scopeOf(address)));
   } catch {
     return [];
   }
+}
+
+/** The scope id behind the `%` of a link-local address, a number or an interface (RFC 4007 §11); else 0. */
+function scopeOf(address: string): number {
+  const [, zone] = address.split('%');
+  if (zone === undefined) return 0;
+  for (const known of networkInterfaces()[zone] ?? []) {
+    if (known.family === 'IPv6' && known.scopeid > 0) return known.scopeid;
+  }
+  return /^\d{1,9}$/.test(zone) ? Number(zone) : 0;
 }
 
 /** As `resolveName`, and by marked queries of our own besides. */
@@ -71,9 +82,18 @@ async function askMarked(
   port: number,
   mark: number,
 ): Promise<Endpoints> {
-  const questions = (await nameServers()).map((address) =>
-    askServer(native, address, server, port, mark),
-  );
+  return askServers(native, await nameServers(), server, port, mark);
+}
+
+/** Asks all of `servers`, and takes the first that knows addresses. */
+export async function askServers(
+  native: Native,
+  servers: readonly Uint8Array[],
+  name: string,
+  port: number,
+  mark: number,
+): Promise<Endpoints> {
+  const questions = servers.map((address) => askServer(native, address, name, port, mark));
   return questions.length === 0 ? [] : firstKnown(questions);
 }
 
@@ -99,8 +119,11 @@ export function parseNameServers(text: string): readonly Uint8Array[] {
     .slice(0, MOST_SERVERS);
 }
 
-/** Asks one server for both families (RFC 1035, RFC 3596). Empty if it does not answer in time. */
-function askServer(
+/**
+ * Asks one server for both families (RFC 1035, RFC 3596). Empty if it does not answer in time; rejects
+ * where there is no socket of its family.
+ */
+async function askServer(
   native: Native,
   address: Uint8Array,
   name: string,

@@ -7,9 +7,11 @@ import { isSameRemote } from './address.ts';
 import { isEqual } from './crypto.ts';
 import { CHALLENGE_BYTES } from './wire.ts';
 
-/** How often a challenge is repeated, and when an unanswered candidate is forgotten. */
+/** How often a challenge is repeated. */
 const CHALLENGE_EVERY_MS = 200;
+/** When an unanswered candidate is forgotten: after so long, or so many round trips if that is longer. */
 const CANDIDATE_MS = 2_000;
+const CANDIDATE_RTTS = 4;
 /** RFC 9000 §8.1: to an address that has not answered at most three times what came from it. */
 const AMPLIFICATION = 3;
 const MIN_GRACE_MS = 50;
@@ -77,12 +79,11 @@ export class Roaming {
    */
   decide(nowMs: number, rttMs: number, challengeBytes: number): RoamingDecision {
     if (!this.hasCandidate) return 'none';
-    const graceMs = Math.max(MIN_GRACE_MS, 2 * rttMs);
-    if (nowMs >= this.answeredAtMs + graceMs) {
-      this.hasCandidate = false;
-      return 'moved';
-    }
-    if (nowMs >= this.sinceMs + CANDIDATE_MS) {
+    if (nowMs >= this.endMs(rttMs)) {
+      if (this.isAnswered()) {
+        this.hasCandidate = false;
+        return 'moved';
+      }
       this.forget(nowMs);
       return 'none';
     }
@@ -96,12 +97,18 @@ export class Roaming {
 
   deadlineMs(rttMs: number): number {
     if (!this.hasCandidate) return Number.POSITIVE_INFINITY;
-    const graceMs = Math.max(MIN_GRACE_MS, 2 * rttMs);
-    return Math.min(
-      this.answeredAtMs + graceMs,
-      this.sinceMs + CANDIDATE_MS,
-      Math.max(this.challengeAtMs, this.sinceMs),
-    );
+    return Math.min(this.endMs(rttMs), Math.max(this.challengeAtMs, this.sinceMs));
+  }
+
+  private isAnswered(): boolean {
+    return this.answeredAtMs !== Number.POSITIVE_INFINITY;
+  }
+
+  /** When it is decided: an answer in time gets its whole grace, however long the way. */
+  private endMs(rttMs: number): number {
+    return this.isAnswered()
+      ? this.answeredAtMs + Math.max(MIN_GRACE_MS, 2 * rttMs)
+      : this.sinceMs + Math.max(CANDIDATE_MS, CANDIDATE_RTTS * rttMs);
   }
 
   private forget(nowMs: number): void {

@@ -52,10 +52,11 @@ export async function run(config: Config, key: Uint8Array): Promise<number> {
   const settings = { ...hostSettings(config, inner, device.name), servers };
   const setup = await prepareHost(settings, deps);
   guard.protect(setup);
-  const stopRefreshing = onRouteChanges(native, () => void setup.refresh());
+  let stopRefreshing = (): void => {};
   let status = EXIT_SUCCESS;
   let tunnel: Tunnel | undefined;
   try {
+    stopRefreshing = onRouteChanges(native, () => void setup.refresh());
     await setup.up();
     await setup.reach(servers);
     await new Promise<void>((done, failed) => {

@@ -15,7 +15,7 @@ import type { Native } from './native.ts';
 import { thisPlatform } from './os.ts';
 import type { Platform, ProbeName, Row } from './os.ts';
 import { Failure } from './report.ts';
-import { expandRows, hostRunner, typed, undoLine } from './rules.ts';
+import { commandLine, expandRows, hostRunner, typed, undoLine } from './rules.ts';
 import type { Change, Runner } from './rules.ts';
 import { PREFERENCES, Situation, chooseNumbers, foreignMarks } from './situation.ts';
 import type { HostSettings, Numbers } from './situation.ts';
@@ -327,14 +327,12 @@ async function locateGateway(
 ): Promise<HostSettings> {
   const { role, gateway } = settings;
   if (platform.routeTo === undefined || role === 'server' || gateway === '') return settings;
-  const { stdout, status, reason } = await runner.run([...platform.routeTo.split(' '), gateway]);
+  const argv = [...platform.routeTo.split(' '), gateway];
+  const { stdout, status, reason } = await runner.run(argv);
   const gatewayDevice = / dev (\S+)/.exec(stdout)?.[1];
   if (status !== 0 || gatewayDevice === undefined) {
-    throw new Failure(
-      `gateway "${gateway}"`,
-      `no route leads there: ${reason}`,
-      'give a neighbour',
-    );
+    const why = `"${commandLine(argv)}" ${reason}`;
+    throw new Failure('cannot find the gateway', why, 'give the address of a neighbour');
   }
   return { ...settings, gatewayDevice };
 }

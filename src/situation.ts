@@ -6,7 +6,7 @@ import { isIPv6 } from 'node:net';
 import { canonicalAddress, isIpv6Usable } from './facts.ts';
 import type { Facts, PolicyRule } from './facts.ts';
 import type { Header } from './journal.ts';
-import { pointToPoint } from './os.ts';
+import { PROBES, pointToPoint } from './os.ts';
 import type { LISTS, ProbeName, SCALARS } from './os.ts';
 import { Failure } from './report.ts';
 import type { Runner } from './rules.ts';
@@ -340,7 +340,11 @@ export class Situation {
   #check(translates: boolean): void {
     const { present, reasons, defaults4, defaults6, hasIpv6, cannotForward6, remedies } =
       this.#facts;
-    const because = (probe: ProbeName): string => reasons.get(probe) ?? '';
+    const because = (probe: ProbeName): string => {
+      const inPlace = PROBES.find((name) => name === `nft-${probe}`) ?? probe;
+      const said = [...new Set([reasons.get(probe), reasons.get(inPlace)])];
+      return said.filter((why) => why !== undefined).join(', and ');
+    };
     if (!present.has('addresses')) {
       throw new Failure(
         'cannot read the addresses of this host',

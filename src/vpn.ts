@@ -350,6 +350,7 @@ export class Tunnel implements PeeringContext {
     for (const link of this.links) {
       if (isSameRemote(link.endpoint, 0, endpoint, at)) continue;
       link.moveTo(endpoint, at);
+      link.isReached = false;
       link.pathMtu.search(BASE_PATH_MTU, nowMs);
       this.reportMoved(link);
     }

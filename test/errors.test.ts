@@ -129,6 +129,10 @@ netTest('a name without an address, and no way to the server', [], async (bed) =
     says: /^vpn: cannot resolve "nowhere\.invalid": no address found; check the name and the network/,
   });
   host.run('ip route del default');
+  attempt(host, state, {
+    words: ['client', key, '203.0.113.7', '443', 'auto', 'auto', 'auto', '203.0.113.1'],
+    says: /^vpn: cannot find the gateway: "ip route get 203\.0\.113\.1" exited with 2: Network is un/,
+  });
   for (const options of [[], ['--no-default-routes'], ['--route', '10.50.0.0/16']])
     for (const server of ['203.0.113.7', '2001:db8:99::1'])
       attempt(host, state, {

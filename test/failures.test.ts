@@ -18,15 +18,15 @@ const SEED = 7;
 /** Of the calls of a run, about this many are tried by default for each fault. */
 const SAMPLE: Readonly<Record<Fault, number>> = {
   none: 0,
-  fails: 7,
-  'is killed': 3,
-  'does its work and is killed': 4,
+  fails: 5,
+  'is killed': 2,
+  'does its work and is killed': 3,
   hangs: 1,
-  'is the last thing before vpn is killed': 5,
-  'is done when vpn is killed': 5,
-  'comes with SIGTERM': 3,
-  'comes with SIGINT twice': 3,
-  'fails for ever': 4,
+  'is the last thing before vpn is killed': 2,
+  'is done when vpn is killed': 3,
+  'comes with SIGTERM': 2,
+  'comes with SIGINT twice': 1,
+  'fails for ever': 2,
 };
 const KILLS_VPN: readonly Fault[] = [
   'is the last thing before vpn is killed',
@@ -80,6 +80,9 @@ async function tryOut(trial: Trial, n: number, fault: Fault): Promise<readonly s
     assert.equal(exit, 'SIGKILL', what);
     if (n % 2 === 0) assert.equal(cleanup(trial).status, 0, what);
     else await startAndStop(trial);
+  } else if (/ route add /.test(call) && calls.indexOf(call) < n - 1) {
+    // What is made sure of every few seconds may fail.
+    assert.equal(exit, 0, what);
   } else if (isProbe(call)) {
     // A fact is missing: with a warning it goes on, or cannot, and says so.
     if (exit !== 0) assert.match(end.daemon.output, LINE, what);
@@ -114,9 +117,11 @@ async function startAndStop(trial: Trial): Promise<void> {
 function choose(count: number, fault: Fault, done: (n: number) => boolean): number[] {
   const all = Array.from({ length: count }, (_, i) => i + 1);
   if (SWEEP !== undefined) return all.filter((n) => !done(n));
-  const step = Math.max(1, Math.floor(count / SAMPLE[fault]));
+  // Undo is the last quarter; before, this is like a failure that passes.
+  const eligible = fault === 'fails for ever' ? all.slice(-Math.floor(count / 4)) : all;
+  const step = Math.max(1, Math.floor(eligible.length / SAMPLE[fault]));
   const offset = (SEED + fault.length * 3) % step;
-  return all.filter((n) => n % step === offset);
+  return eligible.filter((n) => n % step === offset);
 }
 
 async function sweep(trial: Trial, name: string, faults: readonly Fault[]): Promise<void> {
@@ -193,6 +198,7 @@ const TRIALS: readonly (readonly [string, (bed: Bed) => Trial | Promise<Trial>])
   ['server with nft', (bed) => serverTrial(bed, NFT_ONLY)],
   ['client with nft', (bed) => clientTrial(bed, NFT_ONLY)],
 ];
+const KEPT = /an undo fails|vpn is killed/;
 const GROUPS: readonly (readonly [string, readonly Fault[]])[] = [
   ['a command fails', FAILING],
   ['an undo fails for good', ['fails for ever']],
@@ -202,7 +208,9 @@ const GROUPS: readonly (readonly [string, readonly Fault[]])[] = [
 
 for (const [who, trial] of TRIALS)
   for (const [what, faults] of GROUPS) {
-    // The sample of the variants with nft is that of what nft adds.
+    // The engine is the same: what nft adds is another kind of undo.
+    const isExtra = who === 'client with nft' || (who === 'server with nft' && !KEPT.test(what));
+    if (SWEEP === undefined && isExtra) continue;
     netTest(
       `${who}: ${what}`,
       ['nft'],
