@@ -65,6 +65,8 @@ export class Inbound {
   private writeCount = 0;
   /** For counters of links that were not heard yet under a key; never accepts anything. */
   private readonly freshWindow = new ReplayWindow();
+  /** The window of the slot that `accept` was last asked for. */
+  private acceptedBy = this.freshWindow;
 
   /** `sources`: where inner packets may come from; undefined: anywhere. */
   constructor(host: Host, sources: readonly Network[] | undefined, counters: InboundCounters) {
@@ -123,18 +125,24 @@ export class Inbound {
     this.counters.forged += this.host.aead.open(this.bytes, HEADER_BYTES, this.datagrams, count);
   }
 
-  /** The keys that `slot` opened with, if it has passed the replay window; only then may anyone learn from it. */
+  /**
+   * The keys that `slot` opened with, if it has passed the replay window; only then may anyone learn
+   * from it.
+   */
   accept(slot: number): Epoch | undefined {
-    if (this.datagrams.keys[slot] === 0 || this.datagrams.lengths[slot] === 0) return undefined;
+    const { keys, lengths } = this.datagrams;
+    if (keys[slot] === 0 || lengths[slot] === 0) return undefined;
     const epoch = this.epochs[slot]!;
-    if (epoch.window(this.linkId(slot)).accept(this.datagramCounters[slot])) return epoch;
+    const window = epoch.window(this.linkId(slot));
+    this.acceptedBy = window;
+    if (window.accept(this.datagramCounters[slot])) return epoch;
     this.counters.replayed++;
     return undefined;
   }
 
-  /** Whether `slot`, accepted, carries the highest counter of its link so far. */
-  isNewest(slot: number, epoch: Epoch): boolean {
-    return epoch.window(this.linkId(slot)).highest === this.datagramCounters[slot];
+  /** Whether the slot just accepted carries the highest counter of its link so far. */
+  isNewest(slot: number): boolean {
+    return this.acceptedBy.highest === this.datagramCounters[slot];
   }
 
   linkId(slot: number): number {

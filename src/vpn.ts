@@ -198,7 +198,7 @@ export class Tunnel implements PeeringContext {
       // An earlier datagram of this batch may have ended the session that this one belongs to.
       if (session === undefined || session.epoch(epoch.number) !== epoch) continue;
       const link = this.linkFor(inbound.linkId(slot), socket, sourceAt, nowMs);
-      if (epoch === session.current && inbound.isNewest(slot, epoch)) {
+      if (epoch === session.current && inbound.isNewest(slot)) {
         this.learnEndpoint(link, sourceAt, inbound.sizeOf(slot), nowMs);
       }
       link.heardMs = nowMs;
