@@ -1,7 +1,7 @@
 /**
  * Builds, tests, shows and measures vpn. Runs on any node from 20 on with nothing installed.
  *
- *   node build.mjs [build | test | demo | bench | setup] [words for the test, demo or bench]
+ *   node build.mjs [build | test | sweep | demo | bench | setup] [words for the test, demo or bench]
  *
  *   setup   what is missing: npm packages, and system packages through apt when root
  *   build   addon (g++) -> bundle (esbuild) -> executable (node's single executable application)
@@ -52,7 +52,7 @@ const ENDINGS = {
   netbsd: ['bsd', 'mmsg', 'netbsd'],
 };
 
-const COMMANDS = { build, test, demo, bench, setup: () => setUp(allPrograms()) };
+const COMMANDS = { build, test, sweep, demo, bench, setup: () => setUp(allPrograms()) };
 
 // Debian keeps ip and iptables where an ordinary user's PATH does not look.
 process.env.PATH = [process.env.PATH, '/usr/local/sbin', '/usr/sbin', '/sbin'].join(delimiter);
@@ -60,7 +60,7 @@ process.chdir(ROOT);
 
 const [name = 'build', ...words] = process.argv.slice(2);
 if (!Object.hasOwn(COMMANDS, name))
-  stop(`unknown command "${name}"; use build, test, demo, bench or setup`);
+  stop(`unknown command "${name}"; use build, test, sweep, demo, bench or setup`);
 await COMMANDS[name](words);
 
 /* Commands */
@@ -86,6 +86,14 @@ async function test(files) {
   const whole = await node(['test/**/*.test.ts'], '--test-timeout=600000', '--test-concurrency=2');
   say(unit + whole === 0 ? 'all passed' : 'FAILED; what failed stands above');
   process.exit(unit + whole === 0 ? 0 : 1);
+}
+
+/** Every failing command and every moment to be killed, one after the other; goes on where it was left. */
+async function sweep() {
+  await setUp(allPrograms());
+  await make();
+  process.env.VPN_SWEEP ??= join(ROOT, 'build', 'sweep');
+  process.exit(await runVisibly(NODE, ['--test', '--test-reporter=spec', 'test/failures.test.ts']));
 }
 
 async function demo(args) {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 
 const FOLDER = import.meta.dirname;
-const modules = readdirSync(FOLDER)
+const modules = readdirSync(FOLDER, { recursive: true, encoding: 'utf8' })
   .filter((name) => /(?<!\.test|\.d)\.ts$/.test(name))
   .map((name) => ({ name, code: withoutComments(readFileSync(join(FOLDER, name), 'utf8')) }));
 
