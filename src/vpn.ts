@@ -73,6 +73,7 @@ export class Tunnel implements PeeringContext {
   private readonly messageSize = new Uint16Array(1);
   private silentSinceMs: number;
   private isSilenceReported = false;
+  private isTunRead = false;
   private isClosed = false;
 
   /** `endpoints`: a client's server, best first. Takes over the keys in `config`. */
@@ -101,7 +102,7 @@ export class Tunnel implements PeeringContext {
       this.sockets.push(socket);
       socket.watch(true, false);
     }
-    this.host.tun.onReadable(this.onTunReadable);
+    this.resume();
     this.onTimer();
   }
 
@@ -112,7 +113,7 @@ export class Tunnel implements PeeringContext {
     for (let round = 0; round < ROUNDS; round++) {
       const count = this.outbound.read();
       if (count < 0) {
-        this.host.tun.onReadable(undefined);
+        this.pause();
         this.host.report({ kind: 'tun-lost', errno: -count });
         return;
       }
@@ -140,7 +141,7 @@ export class Tunnel implements PeeringContext {
   private send(link: Link): void {
     this.outbound.send(link);
     if (link.unsentCount > 0) {
-      this.host.tun.onReadable(undefined);
+      this.pause();
       link.socket.watch(true, true);
     }
     const errno = link.socket.errno();
@@ -164,7 +165,13 @@ export class Tunnel implements PeeringContext {
   /** Nothing waits to be sent: TUN is read again. */
   private resume(): void {
     for (const socket of this.sockets) socket.watch(true, false);
+    this.isTunRead = true;
     this.host.tun.onReadable(this.onTunReadable);
+  }
+
+  private pause(): void {
+    this.isTunRead = false;
+    this.host.tun.onReadable(undefined);
   }
 
   /* Inbound. */
@@ -177,10 +184,16 @@ export class Tunnel implements PeeringContext {
       this.inbound.parse(count, this.peering);
       this.inbound.open(count);
       this.accept(socket, count, nowMs);
-      this.counters.receivedPackets += this.inbound.write();
+      const written = this.inbound.write();
+      this.counters.receivedPackets += written;
       // Last, since they may wipe keys that the batch was still opened with.
       this.handshakes(nowMs);
-      if (this.isClosed || count < FEW) return;
+      if (this.isClosed) return;
+      if (count >= FEW) continue;
+      // The kernel answers a lone packet (a ping, an acknowledgement) while it is written: the answer
+      // need not wait for another turn of the event loop.
+      if (written > 0 && this.isTunRead) this.onTunReadable();
+      return;
     }
   }
 
@@ -383,7 +396,7 @@ export class Tunnel implements PeeringContext {
     }
     this.isClosed = true;
     this.host.wakeAt(Number.POSITIVE_INFINITY);
-    this.host.tun.onReadable(undefined);
+    this.pause();
     for (const socket of this.sockets) socket.close();
     this.peering.wipe();
     wipeSharedKeys(this.config.keys);
