@@ -25,7 +25,6 @@ import {
 import { join } from 'node:path';
 import { Failure } from './report.ts';
 
-export const JOURNAL_DIRECTORY = '/var/lib/vpn';
 export const JOURNAL_VERSION = 1;
 /** Longest wait for another instance that is choosing its numbers or undoing a dead one's changes. */
 const LOCK_LIMIT_MS = 30_000;
