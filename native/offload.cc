@@ -41,7 +41,7 @@ bool Cutter::Begin(uint8_t* packet, size_t size, const Offload& offload,
     size_ = 0;
     return false;
   }
-  bucket_ = FlowBucket(packet, ip_, hash_key);
+  flow_ = FlowOf(packet, ip_, hash_key);
   return true;
 }
 

@@ -50,7 +50,7 @@ class Cutter {
 
   // Of all pieces.
   bool partial() const { return partial_; }
-  uint8_t bucket() const { return bucket_; }
+  const Flow& flow() const { return flow_; }
 
  private:
   bool BeginRun(const Offload& offload, size_t header);
@@ -65,7 +65,7 @@ class Cutter {
   size_t at_ = 0;
   uint16_t index_ = 0;
   bool partial_ = false;
-  uint8_t bucket_ = 0;
+  Flow flow_;
   // Partial sum of the pseudo header without the length.
   uint64_t pseudo_ = 0;
 };

@@ -183,8 +183,8 @@ bool Ipv4ChecksumHolds(const uint8_t* packet) {
   return Fold(Sum(packet, size_t{packet[0] & 0x0fu} * 4)) == 0xffff;
 }
 
-uint8_t FlowBucket(const uint8_t* packet, const IpPacket& ip,
-                   const uint8_t key[kHashKeyBytes]) {
+Flow FlowOf(const uint8_t* packet, const IpPacket& ip,
+            const uint8_t key[kHashKeyBytes]) {
   Side source;
   Side destination;
   const size_t address = ip.version == 4 ? 4 : 16;
@@ -198,7 +198,8 @@ uint8_t FlowBucket(const uint8_t* packet, const IpPacket& ip,
     source.port = Load16(packet + ip.transport);
     destination.port = Load16(packet + ip.transport + 2);
   }
-  if (destination < source) std::swap(source, destination);
+  const bool swapped = destination < source;
+  if (swapped) std::swap(source, destination);
   SipHash hash(key);
   hash.Add(uint64_t{ip.version} << 40 | protocol << 32 | source.port << 16 |
            destination.port);
@@ -206,7 +207,20 @@ uint8_t FlowBucket(const uint8_t* packet, const IpPacket& ip,
     hash.Add(side->words[0]);
     if (ip.version == 6) hash.Add(side->words[1]);
   }
-  return static_cast<uint8_t>(hash.End());
+  const uint64_t end = hash.End();
+  // What the bucket must not depend on comes in behind the keyed part. An odd
+  // factor (2^32 / golden ratio) keeps every two variants of a flow apart. All
+  // fragments of a packet say its protocol in IPv4 only.
+  const uint32_t traffic_class =
+      ip.version == 4 ? packet[1] : (Load16(packet) >> 4 & 0xffu);
+  const uint32_t fragment =
+      !ip.fragment ? 0 : 0x100u | (ip.version == 4 ? packet[9] : 0u);
+  const uint32_t variant =
+      traffic_class | uint32_t{swapped} << 8 | fragment << 9;
+  Flow flow;
+  flow.bucket = static_cast<uint8_t>(end);
+  flow.hash = static_cast<uint32_t>(end >> 32) + variant * 0x9e3779b1u;
+  return flow;
 }
 
 }  // namespace vpn

@@ -98,10 +98,18 @@ bool ChecksumHolds(const uint8_t* packet, const IpPacket& ip);
 void StoreIpv4Checksum(uint8_t* packet);
 bool Ipv4ChecksumHolds(const uint8_t* packet);
 
-// Which of 256 buckets a flow is in: keyed, so that nobody can choose it, and
-// the same for both directions of a flow.
-uint8_t FlowBucket(const uint8_t* packet, const IpPacket& ip,
-                   const uint8_t key[kHashKeyBytes]);
+// What is told about the flow of a packet. Both are keyed, so that nobody can
+// choose them.
+struct Flow {
+  // Which of 256 buckets it is in: the same for both directions, and whatever
+  // the traffic class, since that (ECN at least) differs within a flow.
+  uint8_t bucket = 0;
+  // Of what a class is chosen by: also differs by direction, traffic class,
+  // and whether it is of fragments, whose ports do not count.
+  uint32_t hash = 0;
+};
+Flow FlowOf(const uint8_t* packet, const IpPacket& ip,
+            const uint8_t key[kHashKeyBytes]);
 
 }  // namespace vpn
 

@@ -26,12 +26,14 @@ struct PacketColumns {
   Span<uint16_t> lengths;
   Span<uint8_t> flags;
   Span<uint8_t> buckets;
+  Span<uint32_t> flows;
 
   PacketColumns(Args* args, int table)
       : offsets(args->Column<uint32_t>(table, "offsets")),
         lengths(args->Column<uint16_t>(table, "lengths")),
         flags(args->Column<uint8_t>(table, "flags")),
-        buckets(args->Column<uint8_t>(table, "buckets")) {}
+        buckets(args->Column<uint8_t>(table, "buckets")),
+        flows(args->Column<uint32_t>(table, "flows")) {}
 };
 
 // PacketFlag.partialChecksum in batch.ts.
@@ -56,7 +58,8 @@ struct Sink {
       table->offsets.data[count] = static_cast<uint32_t>(at);
       table->lengths.data[count] = static_cast<uint16_t>(size);
       table->flags.data[count] = cutter->partial() ? kPartialFlag : 0;
-      table->buckets.data[count] = cutter->bucket();
+      table->buckets.data[count] = cutter->flow().bucket;
+      table->flows.data[count] = cutter->flow().hash;
       at += size;
       count++;
     }
@@ -184,7 +187,7 @@ napi_value tunRead(napi_env env, napi_callback_info info) {
     return ThrowRange(env, "start lies outside the ring");
   const size_t slots = table.offsets.size;
   if (table.lengths.size < slots || table.flags.size < slots ||
-      table.buckets.size < slots) {
+      table.buckets.size < slots || table.flows.size < slots) {
     return ThrowRange(env, "columns of unequal length");
   }
   Sink sink{ring, start, headroom, &table, slots};

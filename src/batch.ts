@@ -35,6 +35,12 @@ export interface PacketTable {
   readonly flags: Uint8Array;
   /** Flow bucket of each packet (keyed hash of addresses, protocol and ports; fragments: addresses only). */
   readonly buckets: Uint8Array;
+  /**
+   * What flow each packet is of, for what is decided per flow (classes.ts): a keyed hash of addresses,
+   * direction, protocol, ports and the whole traffic class byte (fragments: without ports, and for IPv6
+   * without the protocol). Two flows share one with a chance of 2⁻³², and nobody can make them.
+   */
+  readonly flows: Uint32Array;
 }
 
 /** Bits of `PacketTable.flags`. The numbers are those of the sealed flags (PROTOCOL §5.2). */
@@ -71,6 +77,9 @@ export interface DatagramTable {
   readonly nonces: Uint8Array;
 }
 
+/** Free bytes in front of each packet for the longer inner header, rounded up to keep copies aligned. */
+export const PACKET_HEADROOM = 16;
+
 export const NONCE_BYTES = 12;
 
 export function packetTable(slots = TABLE_SLOTS): PacketTable {
@@ -79,6 +88,7 @@ export function packetTable(slots = TABLE_SLOTS): PacketTable {
     lengths: new Uint16Array(slots),
     flags: new Uint8Array(slots),
     buckets: new Uint8Array(slots),
+    flows: new Uint32Array(slots),
   };
 }
 

@@ -53,7 +53,7 @@ export interface Native {
    * run that does not fit is continued by the next call, and counts as readable until then. Packets lie one behind the other from `start` on, each behind
    * `headroom` free bytes. A TCP or UDP run (GSO) is cut into its packets; `flags` say which still
    * have a partial checksum whose place follows from the IP header (others are completed here).
-   * `hashKey` is 16 bytes and keys the flow bucket.
+   * `hashKey` is 16 bytes and keys the flow bucket and the flow.
    * Returns the packets read, 0 when there was nothing, -errno when the device is gone.
    * Memory: `ring` and `table` are borrowed for the call.
    */

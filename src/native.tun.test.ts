@@ -145,6 +145,8 @@ inNamespace('tun devices', import.meta.url, () => {
       assert.throws(() => native.tunWrite(handle, bytes, table, 3), RangeError);
       assert.throws(() => native.tunRead(handle, bytes, 11, 0, table, HASH_KEY), RangeError);
       assert.throws(() => native.tunRead(handle, bytes, 0, 0, table, bytes), RangeError);
+      const uneven = { ...table, flows: new Uint32Array(1) };
+      assert.throws(() => native.tunRead(handle, bytes, 0, 0, uneven, HASH_KEY), RangeError);
       assert.throws(() => native.udpErrno(handle), RangeError);
       native.close(handle);
     });
@@ -178,6 +180,7 @@ inNamespace('tun devices', import.meta.url, () => {
             assert.ok(parsed.payload.equals(sent.datagrams[i]!), `datagram ${i}`);
           });
           assert.equal(new Set(got.map(({ bucket }) => bucket)).size, 1);
+          assert.equal(new Set(got.map(({ flow }) => flow)).size, 1);
         }
         // What is left of a run shows as readable although the descriptor is empty.
         send(socket.handle, sent, target);

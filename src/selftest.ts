@@ -13,6 +13,7 @@ import type { Tun, TunnelEvent } from './host.ts';
 import { Cipher, loadNative, type Handle, type Native } from './native.ts';
 import { EXIT_SUCCESS, Failure, print } from './report.ts';
 import { makeHost } from './runtime.ts';
+import { PLAIN_LINK } from './peering.ts';
 import { Tunnel } from './vpn.ts';
 
 const SERVER_IP = Uint8Array.of(192, 168, 192, 254);
@@ -114,6 +115,7 @@ class QueueTun implements Tun {
       table.lengths[count] = PACKET_BYTES;
       table.flags[count] = 0;
       table.buckets[count] = 0;
+      table.flows[count] = 0;
       at += headroom + PACKET_BYTES;
       count++;
     }
@@ -182,10 +184,11 @@ async function checkTunnel(
         mtu: 0,
         rekeyAfterMs,
         sources: role === 'server' ? [{ address: CLIENT_IP, bits: 32 }] : undefined,
-        linkCount: 1,
+        links: [PLAIN_LINK],
+        realtime: [],
       },
       host,
-      peer,
+      [peer],
     );
     tunnel.start();
     return tunnel;

@@ -11,6 +11,7 @@ export interface Packet {
   readonly bytes: Buffer;
   readonly flags: number;
   readonly bucket: number;
+  readonly flow: number;
 }
 
 export const HEADROOM = 23;
@@ -31,7 +32,8 @@ export function drain(
       assert.equal(table.offsets[i], at + HEADROOM, 'packets lie one behind the other');
       at += HEADROOM + table.lengths[i]!;
       const bytes = Buffer.from(ring.slice(table.offsets[i]!, at));
-      packets.push({ bytes, flags: table.flags[i]!, bucket: table.buckets[i]! });
+      const flow = table.flows[i]!;
+      packets.push({ bytes, flags: table.flags[i]!, bucket: table.buckets[i]!, flow });
     }
   }
 }
