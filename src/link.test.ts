@@ -3,8 +3,10 @@ import { describe, it } from 'node:test';
 import { Random } from '../test/random.ts';
 import { endpoint, isSameRemote, parseIp } from './address.ts';
 import { BASE_PATH_MTU } from './constants.ts';
+import { decodeSection, section, type Section } from './feedback.ts';
 import type { LinkSocket } from './host.ts';
 import { Link } from './link.ts';
+import { PLAIN_LINK } from './peering.ts';
 
 const SOCKET: LinkSocket = {
   receive: () => 0,
@@ -14,7 +16,7 @@ const SOCKET: LinkSocket = {
   close: () => undefined,
 };
 
-const newLink = (): Link => new Link(3, SOCKET, (bytes) => bytes.fill(1));
+const newLink = (): Link => new Link(3, SOCKET, PLAIN_LINK, (bytes) => bytes.fill(1));
 
 describe('the round trip time', () => {
   it('starts with the first answer and follows RFC 6298 §2', () => {
@@ -134,4 +136,120 @@ it('has traffic for a second after a full-size packet, as long as the peer is he
   assert.deepEqual(traffic(), [true, true, false]);
   link.heardMs = Number.NEGATIVE_INFINITY;
   assert.deepEqual(traffic(), [false, false, false]);
+});
+
+describe('a report', () => {
+  /** A link with a hundred datagrams under way under epoch 1, of which 40 are known to have arrived. */
+  function busyLink(): Link {
+    const link = newLink();
+    for (let i = 0; i < 20; i++) link.flight.add(0, i, i + 1, 1_000, true, 100);
+    for (let i = 0; i < 80; i++) link.flight.add(1, i, i + 21, 1_000, true, 110 + i);
+    link.reported(reportOf(0, 19, [20]), 120);
+    link.reported(reportOf(1, 19, [20]), 180);
+    link.flight.settled();
+    return link;
+  }
+
+  function reportOf(epoch: number, highest: number, runs: readonly number[]): Section {
+    const part = section();
+    const packets = runs.reduce((sum, length, i) => sum + (i % 2 === 0 ? length : 0), 0);
+    Object.assign(part, { link: 3, epoch, highest, packets, arrival: 400 + packets });
+    part.runs.set(runs);
+    part.runCount = runs.length;
+    return part;
+  }
+
+  /** Everything the link knows of what it sent. */
+  const knowledge = ({ flight, capacity, reorderingMs }: Link): unknown =>
+    structuredClone({ flight: { ...flight }, capacity: { ...capacity }, reorderingMs });
+
+  it('on counters that were never sent, or of keys that were never used, changes nothing', () => {
+    const table: readonly (readonly [epoch: number, highest: number, runs: readonly number[]])[] = [
+      [1, 80, [80]],
+      [1, 81, [1, 10, 60]],
+      [1, 0xffff_ffff, [100]],
+      [0, 20, [20]],
+      [0, 50, [51]],
+      [2, 5, [6]],
+      [3, 0, [1]],
+    ];
+    for (const [epoch, highest, runs] of table) {
+      const link = busyLink();
+      const before = knowledge(link);
+      const forged = reportOf(epoch, highest, runs);
+      forged.reordering = 9_999;
+      link.reported(forged, 200);
+      assert.deepEqual(knowledge(link), before, `${highest} of epoch ${epoch}`);
+    }
+  });
+
+  it('says nothing of other keys, however far its runs go', () => {
+    const link = busyLink();
+    link.flight.abandon();
+    link.flight.settled();
+    link.reported(reportOf(1, 79, [1, 70, 1_000]), 200);
+    const { flight } = link;
+    const arrived = [...flight.arrivedTickets.subarray(0, flight.arrivedCount)];
+    // Counter 79, and of 0 to 8 what was not known yet: nothing.
+    assert.deepEqual(arrived, [100]);
+  });
+
+  it('a second time, or late, takes nothing back and finds nothing new', () => {
+    const link = busyLink();
+    const latest = reportOf(1, 59, [30, 2, 28]);
+    link.reported(latest, 200);
+    assert.deepEqual([...link.flight.lostTickets.subarray(0, link.flight.lostCount)], [49, 50]);
+    link.flight.settled();
+    const before = knowledge(link);
+    for (const again of [
+      latest,
+      reportOf(1, 25, [26]),
+      reportOf(1, 19, [20]),
+      reportOf(0, 19, [20]),
+    ]) {
+      link.reported(again, 201);
+      assert.deepEqual(knowledge(link), before);
+    }
+  });
+
+  it('before anything is counted teaches the rate of the link, and no more', () => {
+    const link = newLink();
+    link.reported(reportOf(0, 500, [501]), 100);
+    assert.deepEqual([link.flight.highest, link.flight.arrivedCount], [-1, 0]);
+    assert.equal(link.isMeasured, false, 'nobody knows when it was sent');
+  });
+
+  it('of random bytes never finds more than was sent, and each ticket once', () => {
+    for (let seed = 1; seed <= 60; seed++) {
+      const random = new Random(seed);
+      const link = newLink();
+      const seen = new Map<number, number>();
+      let ticket = 0;
+      let nowMs = 0;
+      for (let step = 0; step < 40; step++) {
+        const epoch = step >> 4;
+        for (let i = random.below(20); i > 0; i--) {
+          link.flight.add(epoch, ticket - epoch * 7, ++ticket, 1_000, true, (nowMs += 1));
+        }
+        const body = new Uint8Array(28 + 2 * random.below(20));
+        random.fill(body);
+        body[1] = random.below(4);
+        new DataView(body.buffer).setUint32(2, random.below(2 * ticket + 2));
+        new DataView(body.buffer).setUint16(26, (body.length - 28) / 2);
+        for (let at = 28; at < body.length; at += 2) body[at] = 0;
+        const part = section();
+        assert.equal(decodeSection(body, 0, part), body.length);
+        link.reported(part, nowMs + 5);
+        const { flight } = link;
+        for (const one of flight.arrivedTickets.subarray(0, flight.arrivedCount)) {
+          seen.set(one, (seen.get(one) ?? 0) + 1);
+        }
+        flight.settled();
+        assert.ok(flight.bytes >= 0 && flight.lost >= 0, `seed ${seed}`);
+      }
+      for (const [one, times] of seen) {
+        assert.ok(one >= 1 && one <= ticket && times === 1, `seed ${seed}: ${one}, ${times} times`);
+      }
+    }
+  });
 });

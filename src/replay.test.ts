@@ -71,4 +71,52 @@ describe('the replay window', () => {
       assert.equal(window.expand(low), counter, `after ${highest}: ${low}`);
     }
   });
+
+  it('tells the runs of what it received as a set does, from the highest down', () => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const random = new Random(seed);
+      const window = new ReplayWindow();
+      const seen = new Set<number>();
+      const start = seed % 3 === 0 ? 2 ** 32 - 5_000 : 0;
+      const loss = random.next() ** 3;
+      let counter = start;
+      for (let step = 0; step < 60; step++) {
+        for (let i = random.below(400); i > 0; i--) {
+          counter += random.below(50) === 0 ? random.below(200) : 1;
+          if (random.next() >= loss && window.accept(counter)) seen.add(counter);
+          const late = Math.max(start, counter - random.below(3_000));
+          if (random.below(8) === 0 && window.accept(late)) seen.add(late);
+        }
+        const floor = random.below(4) === 0 ? 0 : window.highest - random.below(10_000);
+        const limit = random.below(5) === 0 ? random.below(20) : 600;
+        const to = new Uint16Array(620).fill(0xffff);
+        const count = window.runs(floor, to, limit);
+        const expected = runsOf(seen, window.highest, floor);
+        const where = `seed ${seed}, step ${step}: from ${window.highest} down to ${floor}`;
+        assert.deepEqual([...to.subarray(0, count)], expected.slice(0, limit), where);
+        assert.ok(
+          to.subarray(count).every((length) => length === 0xffff),
+          `${where}: wrote beyond`,
+        );
+      }
+    }
+  });
 });
+
+/** Lengths of runs, received and missing in turn, one counter at a time. */
+function runsOf(seen: Set<number>, highest: number, floor: number): number[] {
+  const runs: number[] = [];
+  let isReceived = false;
+  for (
+    let counter = highest;
+    counter >= Math.max(floor, 0, highest - REPLAY_WINDOW + 1);
+    counter--
+  ) {
+    if (seen.has(counter) !== isReceived) {
+      isReceived = !isReceived;
+      runs.push(0);
+    }
+    runs[runs.length - 1]++;
+  }
+  return runs;
+}

@@ -40,6 +40,36 @@ export class ReplayWindow {
     return true;
   }
 
+  /**
+   * What was received, from `highest` down to `floor` or as far as the window goes: lengths of runs,
+   * received and missing in turn. Returns how many, `limit` at most.
+   */
+  runs(floor: number, to: Uint16Array, limit: number): number {
+    const lowest = Math.max(0, floor, this.highest - REPLAY_WINDOW + 1);
+    let count = 0;
+    let isReceived = 1;
+    let length = 0;
+    for (let counter = this.highest; counter >= lowest; counter--) {
+      const block = this.blocks[Math.floor(counter / BLOCK_BITS) & (BLOCKS - 1)];
+      const low = counter & (BLOCK_BITS - 1);
+      const isWhole = low === BLOCK_BITS - 1 && counter - BLOCK_BITS + 1 >= lowest;
+      if (isWhole && block === (isReceived === 1 ? 0xffffffff : 0)) {
+        length += BLOCK_BITS;
+        counter -= BLOCK_BITS - 1;
+        continue;
+      }
+      if (((block >>> low) & 1) !== isReceived) {
+        if (count === limit) return count;
+        to[count++] = length;
+        length = 0;
+        isReceived ^= 1;
+      }
+      length++;
+    }
+    if (length > 0 && count < limit) to[count++] = length;
+    return count;
+  }
+
   private advance(counter: number): void {
     const from = Math.floor(this.highest / BLOCK_BITS);
     const to = Math.floor(counter / BLOCK_BITS);

@@ -101,7 +101,10 @@ describe('the inner header', () => {
 
   it('allows exactly the flags that PROTOCOL §5.2 allows together', () => {
     const valid = Array.from({ length: 256 }, (_, flags) => flags).filter(areFlagsValid);
-    assert.deepEqual(valid, [0x00, 0x01, 0x02, 0x03, 0x06, 0x07, 0x80]);
+    const packets = [0x00, 0x01, 0x02, 0x03, 0x06, 0x07];
+    const classes = [0x00, 0x08, 0x10, 0x18];
+    const all = classes.flatMap((bits) => packets.map((flags) => flags | bits));
+    assert.deepEqual(valid, [...all, 0x80, 0x88]);
   });
 });
 

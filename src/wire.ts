@@ -31,9 +31,28 @@ export const MIN_DATAGRAM_BYTES = HEADER_BYTES + INNER_BYTES + TAG_BYTES;
 export const OVERHEAD_BYTES = MIN_DATAGRAM_BYTES;
 
 /** §5.2. */
-export const Flag = { partialChecksum: 0x01, half: 0x02, second: 0x04, control: 0x80 } as const;
-const KNOWN_FLAGS = Flag.partialChecksum | Flag.half | Flag.second | Flag.control;
+export const Flag = {
+  partialChecksum: 0x01,
+  half: 0x02,
+  second: 0x04,
+  ordered: 0x08,
+  realtime: 0x10,
+  control: 0x80,
+} as const;
+const PACKET_FLAGS = Flag.partialChecksum | Flag.half | Flag.second | Flag.ordered | Flag.realtime;
+/** Flow buckets: of bulk, and as many again of the realtime class. */
+export const BULK_BUCKETS = 256;
+export const BUCKETS = 2 * BULK_BUCKETS;
 export const SEQUENCE_MODULUS = 2 ** 24;
+
+/** What both ends of a link must know of its configuration; `LinkSettings` has all. */
+export interface LinkTerms {
+  readonly name: string;
+  readonly isBackup: boolean;
+  /** Bytes per millisecond; 0: none. */
+  readonly maxRate: number;
+  readonly weight: number;
+}
 
 /** §5.4. */
 export const Control = {
@@ -43,9 +62,15 @@ export const Control = {
   challengeReply: 4,
   rekey: 5,
   goodbye: 6,
+  report: 7,
 } as const;
 export const PROBE_TOKEN_BYTES = 4;
 export const CHALLENGE_BYTES = 8;
+/** What a client says of a link with each small probe: flags, share, rate, name. */
+const LINK_NAME_BYTES = 15;
+export const LINK_SETTINGS_BYTES = 6 + LINK_NAME_BYTES;
+const BACKUP_FLAG = 0x01;
+const WEIGHT_UNIT = 16;
 
 export function writeHeader(
   bytes: Uint8Array,
@@ -118,6 +143,35 @@ export function writeSplit(bytes: Uint8Array, at: number, split: number): void {
   bytes[at + SPLIT_AT + 1] = split;
 }
 
+/** The settings of a link that concern both ends; longer names are cut. */
+export function writeLinkSettings(bytes: Uint8Array, at: number, settings: LinkTerms): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  bytes[at] = settings.isBackup ? BACKUP_FLAG : 0;
+  bytes[at + 1] = Math.max(1, Math.min(255, Math.round(settings.weight * WEIGHT_UNIT)));
+  view.setUint32(at + 2, Math.min(2 ** 32 - 1, Math.round(settings.maxRate)));
+  const nameAt = at + LINK_SETTINGS_BYTES - LINK_NAME_BYTES;
+  bytes.fill(0, nameAt, nameAt + LINK_NAME_BYTES);
+  for (let i = 0; i < Math.min(LINK_NAME_BYTES, settings.name.length); i++) {
+    bytes[nameAt + i] = settings.name.charCodeAt(i) & 0x7f;
+  }
+}
+
+/** Whatever stands there: every value has a meaning. A name is of printable ASCII. */
+export function readLinkSettings(bytes: Uint8Array): LinkTerms {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let name = '';
+  for (let i = LINK_SETTINGS_BYTES - LINK_NAME_BYTES; i < LINK_SETTINGS_BYTES; i++) {
+    if (bytes[i] < 0x21 || bytes[i] > 0x7e) break;
+    name += String.fromCharCode(bytes[i]);
+  }
+  return {
+    name,
+    isBackup: (bytes[0] & BACKUP_FLAG) !== 0,
+    weight: Math.max(1, bytes[1]) / WEIGHT_UNIT,
+    maxRate: view.getUint32(2),
+  };
+}
+
 export function innerSequence(bytes: Uint8Array, at: number): number {
   return (
     (bytes[at + SEQUENCE_AT] << 16) |
@@ -140,8 +194,8 @@ export function innerSplit(bytes: Uint8Array, at: number): number {
 
 /** Whether flags make sense together and nothing unknown is among them (§5.2). */
 export function areFlagsValid(flags: number): boolean {
-  if ((flags & ~KNOWN_FLAGS) !== 0) return false;
-  if ((flags & Flag.control) !== 0) return flags === Flag.control;
+  if ((flags & Flag.control) !== 0) return (flags & ~(Flag.control | Flag.ordered)) === 0;
+  if ((flags & ~PACKET_FLAGS) !== 0) return false;
   return (flags & Flag.second) === 0 || (flags & Flag.half) !== 0;
 }
 
