@@ -1,10 +1,13 @@
 /**
  * The client's side of the session: makes handshakes, renews keys, and never gives up (PROTOCOL §3.4, §6).
  */
+import { isSameRemote } from './address.ts';
+import { ENDPOINT_BYTES } from './batch.ts';
 import { isEqual, wipe } from './crypto.ts';
 import { SILENT_MS } from './constants.ts';
 import { Initiator, noCookie, type Accepted } from './handshake.ts';
 import { formatEndpoint } from './address.ts';
+import type { LinkSocket } from './host.ts';
 import type { Peering, PeeringContext } from './peering.ts';
 import { Epoch, Session } from './session.ts';
 import { INSTANCE_BYTES, MessageType, VerdictCode } from './wire.ts';
@@ -21,18 +24,21 @@ export class ClientPeering implements Peering {
   private readonly localId: number;
   private readonly cookie = noCookie();
   private initiator: Initiator | undefined = undefined;
-  private endpoints: readonly Uint8Array[];
+  /** As each link reaches the server, best first. */
+  private readonly endpoints: (readonly Uint8Array[] | undefined)[];
+  /** How often each link was given another server: an answer about an earlier one comes too late. */
+  private readonly changes: number[] = [];
   private nextEndpoint = 0;
-  private isResolving = false;
+  private readonly resolving = new Set<number>();
   private isRekeyAsked = false;
   private quietUntilMs = Number.NEGATIVE_INFINITY;
   private hasConnected = false;
   /** The last refusal that was reported: each is said once, not with every try. */
   private reported = '';
 
-  constructor(context: PeeringContext, endpoints: readonly Uint8Array[]) {
+  constructor(context: PeeringContext, endpoints: readonly (readonly Uint8Array[])[]) {
     this.context = context;
-    this.endpoints = endpoints;
+    this.endpoints = [...endpoints];
     context.host.randomBytes(this.instance);
     const id = new Uint8Array(3);
     context.host.randomBytes(id);
@@ -47,7 +53,13 @@ export class ClientPeering implements Peering {
     this.session?.confirm(epoch, this.context.slowestRttMs(), nowMs);
   }
 
-  onMessage(message: Uint8Array, sources: Uint8Array, at: number, nowMs: number): void {
+  onMessage(
+    message: Uint8Array,
+    socket: LinkSocket,
+    sources: Uint8Array,
+    at: number,
+    nowMs: number,
+  ): void {
     if (this.initiator === undefined) return;
     if (message[0] === MessageType.cookie) {
       this.initiator.takeCookie(message, this.cookie, nowMs);
@@ -56,8 +68,25 @@ export class ClientPeering implements Peering {
       if (version !== undefined) this.refused('version', version, nowMs);
     } else if (message[0] === MessageType.message2) {
       const accepted = this.initiator.readMessage2(message);
-      if (accepted !== undefined) this.answered(accepted, sources, at, nowMs);
+      if (accepted !== undefined) this.answered(accepted, socket, sources, at, nowMs);
     }
+  }
+
+  linkChanged(index: number): void {
+    this.endpoints[index] = undefined;
+    this.changes[index] = (this.changes[index] ?? 0) + 1;
+    this.resolving.delete(index);
+  }
+
+  reset(): void {
+    this.dropInitiator();
+    this.endSession();
+    this.quietUntilMs = Number.NEGATIVE_INFINITY;
+  }
+
+  linkOpened(index: number, nowMs: number): void {
+    this.resolve(index);
+    if (this.session !== undefined) this.useLink(index, nowMs);
   }
 
   rekeyAsked(): void {
@@ -123,7 +152,7 @@ export class ClientPeering implements Peering {
   private begin(nowMs: number): void {
     const { config } = this.context;
     this.dropInitiator();
-    if (this.session === undefined || this.isSilent(nowMs)) this.resolve();
+    if (this.session === undefined || this.isSilent(nowMs)) this.resolveAll();
     const payload = {
       instance: this.instance,
       session: this.localId,
@@ -135,34 +164,66 @@ export class ClientPeering implements Peering {
   }
 
   /**
-   * To the endpoint in use; while it does not answer, to it and to each address of the name in turn: a
-   * server that has moved may be known by nothing else.
+   * Over every link, since any may be dead: to the endpoint in use; while it does not answer, to it and to
+   * each address of the name in turn: a server that has moved may be known by nothing else.
    */
   private sendMessage1(initiator: Initiator, nowMs: number): void {
     initiator.sent(nowMs);
-    const inUse = this.session === undefined ? [] : [this.context.links[0].endpoint];
-    const known = this.session === undefined || this.isSilent(nowMs) ? this.endpoints : [];
-    const endpoints = [...known, ...inUse];
-    if (endpoints.length === 0) return;
-    const endpoint = endpoints[this.nextEndpoint % endpoints.length];
+    const { sockets, links } = this.context;
+    sockets.forEach((socket, index) => {
+      if (socket === undefined) return;
+      const link = links.find(({ id }) => id === index);
+      const inUse = link === undefined ? [] : [link.endpoint];
+      const isLost = inUse.length === 0 || this.isSilent(nowMs);
+      const endpoints = isLost ? [...(this.endpoints[index] ?? []), ...inUse] : inUse;
+      if (endpoints.length === 0) return;
+      const endpoint = endpoints[this.nextEndpoint % endpoints.length];
+      this.context.sendMessage(initiator.message, socket, endpoint, 0);
+    });
     this.nextEndpoint++;
-    this.context.sendMessage(initiator.message, endpoint, 0);
   }
 
-  private resolve(): void {
-    if (this.isResolving) return;
-    this.isResolving = true;
+  /** Takes up link `index`, towards the server's address that answered if that is one of its own. */
+  private useLink(index: number, nowMs: number, answered?: Uint8Array): void {
+    const endpoints = this.endpoints[index] ?? [];
+    const same = endpoints.find(
+      (one) => answered !== undefined && isSameRemote(one, 0, answered, 0),
+    );
+    const endpoint = same ?? endpoints[0];
+    if (endpoint !== undefined) this.context.linkFound(index, endpoint, 0, nowMs);
+  }
+
+  private resolveAll(): void {
+    for (let index = 0; index < this.context.sockets.length; index++) this.resolve(index);
+  }
+
+  private resolve(index: number): void {
+    if (this.resolving.has(index)) return;
+    this.resolving.add(index);
     const nothing: readonly Uint8Array[] = [];
-    const found = this.context.host.resolve().catch(() => nothing);
+    const found = this.context.host.resolve(index).catch(() => nothing);
+    const change = this.changes[index];
     void found.then((endpoints) => {
-      this.isResolving = false;
+      if (this.changes[index] !== change) return;
+      this.resolving.delete(index);
       // A name that does not resolve now may well be the tunnel's own outage: keep what was known.
-      if (endpoints.length > 0) this.endpoints = endpoints;
-      else this.reportOnce('unresolved', () => this.context.host.report({ kind: 'unresolved' }));
+      if (endpoints.length > 0) {
+        const isNew = this.endpoints[index] === undefined;
+        this.endpoints[index] = endpoints;
+        if (isNew && this.session !== undefined) this.useLink(index, this.context.host.nowMs());
+        return;
+      }
+      this.reportOnce('unresolved', () => this.context.host.report({ kind: 'unresolved' }));
     });
   }
 
-  private answered(accepted: Accepted, sources: Uint8Array, at: number, nowMs: number): void {
+  private answered(
+    accepted: Accepted,
+    socket: LinkSocket,
+    sources: Uint8Array,
+    at: number,
+    nowMs: number,
+  ): void {
     const { payload, keys } = accepted;
     this.dropInitiator();
     try {
@@ -186,13 +247,18 @@ export class ClientPeering implements Peering {
       if (isRekey) {
         // The same server by another address, while the one in use is dead: the answer is fresh, so
         // whoever sent it is there.
-        if (this.isSilent(nowMs)) this.context.peerFound(sources, at, nowMs);
+        if (this.isSilent(nowMs)) this.context.peerFound(socket, sources, at, nowMs);
         session.rekey(epoch);
         host.report({ kind: 'rekeyed', epoch: epoch.number });
       } else {
         this.endSession();
         this.session = new Session(payload.instance, this.localId, payload.session, epoch);
-        this.context.sessionBegan(sources, at, nowMs);
+        this.context.sessionBegan(nowMs);
+        const answered = sources.subarray(at, at + ENDPOINT_BYTES);
+        this.context.sockets.forEach((one, index) => {
+          if (one === socket) this.context.linkFound(index, answered, 0, nowMs);
+          else if (one !== undefined) this.useLink(index, nowMs, answered);
+        });
         this.reportConnected(payload.ipv6, epoch.cipher, sources, at);
       }
       this.context.confirmKeys(nowMs);

@@ -7,6 +7,7 @@ import { constants as os } from 'node:os';
 import { sealTable } from './batch.ts';
 import { BASE_PATH_MTU, PROBE_INTERVAL_MS, SEND_TIME_UNITS_PER_MS } from './constants.ts';
 import { TAG_BYTES } from './crypto.ts';
+import { NO_TICKET } from './flight.ts';
 import type { Link } from './link.ts';
 import type { Host } from './host.ts';
 import type { Session } from './session.ts';
@@ -16,16 +17,23 @@ import {
   Flag,
   HEADER_BYTES,
   INNER_BYTES,
+  LINK_SETTINGS_BYTES,
   PROBE_TOKEN_BYTES,
   writeHeader,
   writeInner,
+  writeLinkSettings,
   writeNonce,
 } from './wire.ts';
 
 /** Room for a probe of any size that is searched for, and for the largest body. */
 const CONTROL_BYTES = 2_048;
+/** Token, and what is configured of the link (PROTOCOL §5.4). */
+const SMALL_PROBE_BYTES = PROBE_TOKEN_BYTES + LINK_SETTINGS_BYTES;
 /** Token, and the bytes of the datagram that carried it. */
 const PROBE_REPLY_BYTES = PROBE_TOKEN_BYTES + 2;
+/** With several links a dead one has to be found in fractions of a second, and one that is back. */
+const IDLE_PROBE_MS = 200;
+const SUSPECT_PROBE_MS = 100;
 const EMPTY = new Uint8Array(0);
 
 /** The send time of PROTOCOL §5.1. */
@@ -48,13 +56,15 @@ export interface ControlMessage {
 }
 
 export class ControlMessages {
+  /** Whether what is sent is counted in `Link.flight`. */
+  isBonding = false;
   private readonly aead: Host['aead'];
   private readonly plaintext = new Uint8Array(CONTROL_BYTES);
   private readonly slab = new Uint8Array(CONTROL_BYTES);
   private readonly table = sealTable(1);
   private readonly sizes = new Uint16Array(1);
-  /** As long as its answer, so that no answer is longer than its question. */
-  private readonly probe = new Uint8Array(PROBE_REPLY_BYTES);
+  /** At least as long as its answer, so that no answer is longer than its question. */
+  private readonly probe = new Uint8Array(SMALL_PROBE_BYTES);
   private readonly reply = new Uint8Array(PROBE_REPLY_BYTES);
 
   constructor(aead: Host['aead']) {
@@ -78,10 +88,14 @@ export class ControlMessages {
     const epoch = session.current;
     const counter = epoch.reserve(link.id, 1);
     if (counter === -1) return false;
+    // A small probe finds out whether the link still carries anything; others may well be too large for it.
+    const isAwaited = this.isBonding && kind === Control.probe && datagramBytes === 0;
+    if (kind === Control.probe && datagramBytes > 0) link.largeProbeSent(counter);
     const least = INNER_BYTES + body.length;
     const size = Math.max(least, Math.min(datagramBytes, CONTROL_BYTES) - HEADER_BYTES - TAG_BYTES);
     this.plaintext.fill(0, 0, size);
-    writeInner(this.plaintext, 0, kind, 0, sendTime(nowMs), Flag.control);
+    const flags = isAwaited ? Flag.control | Flag.ordered : Flag.control;
+    writeInner(this.plaintext, 0, kind, 0, sendTime(nowMs), flags);
     this.plaintext.set(body, INNER_BYTES);
 
     writeHeader(this.slab, 0, epoch.number, link.id, session.peerId, counter);
@@ -90,8 +104,15 @@ export class ControlMessages {
     this.table.sizes[0] = size;
     this.table.to[0] = 0;
     this.sizes[0] = HEADER_BYTES + size + TAG_BYTES;
+    if (this.isBonding) {
+      const bytes = this.sizes[0] + link.outerBytes;
+      link.flight.add(epoch.number, counter, NO_TICKET, bytes, isAwaited, nowMs);
+    }
     this.aead.seal(epoch.sealKey, this.plaintext, this.slab, HEADER_BYTES, this.table, 1);
-    return link.socket.send(this.slab, this.table.to, this.sizes, 0, 1, endpoint, at) === 1;
+    const sent = link.socket.send(this.slab, this.table.to, this.sizes, 0, 1, endpoint, at);
+    link.sentPackets += sent;
+    link.sentBytes += sent * (this.sizes[0] + link.outerBytes);
+    return sent === 1;
   }
 
   sendEmpty(session: Session, link: Link, kind: number, nowMs: number): boolean {
@@ -102,6 +123,7 @@ export class ControlMessages {
   sendProbe(session: Session, link: Link, size: number, nowMs: number): void {
     writeUint32(this.probe, link.probe(size, nowMs));
     const datagramBytes = size === 0 ? 0 : size - link.outerBytes;
+    writeLinkSettings(this.probe, PROBE_TOKEN_BYTES, link.settings);
     link.socket.errno();
     this.send(session, link, Control.probe, this.probe, nowMs, datagramBytes);
     const errno = link.socket.errno();
@@ -115,7 +137,8 @@ export class ControlMessages {
    */
   tend(session: Session, link: Link, nowMs: number): 'moved' | 'stays' {
     if (nowMs >= link.probeAtMs) {
-      link.probeAtMs = nowMs + PROBE_INTERVAL_MS;
+      const quickMs = link.state === 'up' ? IDLE_PROBE_MS : SUSPECT_PROBE_MS;
+      link.probeAtMs = nowMs + (this.isBonding ? quickMs : PROBE_INTERVAL_MS);
       this.sendProbe(session, link, 0, nowMs);
     }
     while (link.isReached) {
@@ -142,6 +165,7 @@ export class ControlMessages {
   receive(session: Session, link: Link, message: ControlMessage, nowMs: number): Request {
     const { kind, body, sources, at } = message;
     if (kind === Control.probe && body.length >= PROBE_REPLY_BYTES) {
+      link.learnSettings(body.subarray(PROBE_TOKEN_BYTES));
       this.reply.set(body.subarray(0, PROBE_TOKEN_BYTES));
       this.reply[PROBE_TOKEN_BYTES] = message.datagramBytes >>> 8;
       this.reply[PROBE_TOKEN_BYTES + 1] = message.datagramBytes;

@@ -83,7 +83,7 @@ interface Half {
 function someHalves(random: Random, sequence: number): Half[] {
   const packet = new Uint8Array(2 + random.below(random.below(8) === 0 ? 2_200 : 300));
   random.fill(packet);
-  const bucket = random.below(3);
+  const bucket = 128 * random.below(3);
   const halves: Half[] = [];
   for (let splits = random.below(6) === 0 ? 2 : 1; splits > 0; splits--) {
     const split = 1 + random.below(packet.length - 1);

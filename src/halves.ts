@@ -16,7 +16,7 @@ export class Halves {
   private readonly bytes: Uint8Array;
   private readonly start: number;
   private readonly maxWaiting: number;
-  private readonly buckets: Uint8Array;
+  private readonly buckets: Uint16Array;
   private readonly sequences: Uint32Array;
   private readonly splits: Uint16Array;
   /** Length of the half that waits, and which it is. */
@@ -45,7 +45,7 @@ export class Halves {
     this.bytes = bytes;
     this.start = start;
     this.maxWaiting = maxWaiting;
-    this.buckets = new Uint8Array(places);
+    this.buckets = new Uint16Array(places);
     this.sequences = new Uint32Array(places);
     this.splits = new Uint16Array(places);
     this.lengths = new Uint16Array(places);

@@ -48,10 +48,16 @@ export interface Host {
   randomBytes(bytes: Uint8Array): void;
   readonly aead: Pick<Native, 'aeadCreate' | 'aeadFree' | 'seal' | 'open'>;
   readonly tun: Tun;
-  /** Opens the socket of link `index` of the configuration, for both families. Throws a `Failure`. */
-  openLink(index: number, onReadable: () => void, onWritable: () => void): LinkSocket;
-  /** The peer's endpoints (ENDPOINT_BYTES each), best first; empty when the name does not resolve now. */
-  resolve(): Promise<readonly Uint8Array[]>;
+  /**
+   * Opens the socket of link `index` of the configuration, for both families; undefined when its interface or
+   * address is not there now (`Tunnel.linkUp` says when it is). Throws a `Failure`.
+   */
+  openLink(index: number, onReadable: () => void, onWritable: () => void): LinkSocket | undefined;
+  /**
+   * The peer's endpoints for link `index` (ENDPOINT_BYTES each), best first; empty when the name does
+   * not resolve now.
+   */
+  resolve(index: number): Promise<readonly Uint8Array[]>;
   /** State changes only, never per packet. */
   report(event: TunnelEvent): void;
 }

@@ -1,15 +1,13 @@
 /**
- * The outbound half of the data path: memory, and the steps of the loop in vpn.ts that fill it.
- *
- * The plaintext ring and the send slab are apart, so that a packet could be sealed again under
- * another counter (design: loss repair). Packets lie in the ring one behind the other, each with room in front
+ * The outbound half of the data path over one clean link: memory, and the steps of the loop in vpn.ts that
+ * fill it. Nothing is kept (bonding.ts does that, over several links and over one that loses). Packets lie in the ring one behind the other, each with room in front
  * for the inner header; datagrams lie in the slab without gaps, so that runs of equal size go out as one.
  */
-import { NONCE_BYTES, packetTable, sealTable, TABLE_SLOTS } from './batch.ts';
+import { NONCE_BYTES, PACKET_HEADROOM, packetTable, sealTable, TABLE_SLOTS } from './batch.ts';
 import { sendTime } from './control.ts';
 import { TAG_BYTES } from './crypto.ts';
 import type { Host } from './host.ts';
-import type { Link } from './link.ts';
+import type { Link, Output } from './link.ts';
 import type { Session } from './session.ts';
 import {
   Flag,
@@ -31,8 +29,6 @@ import {
 const READ_BYTES = 512 * 1024;
 /** Second halves are copied behind what was read, so that their inner header has a place. */
 const SECOND_HALVES_BYTES = 320 * 1024;
-/** Free bytes in front of each packet for the longer inner header, rounded up to keep copies aligned. */
-const HEADROOM = 16;
 /** Each packet may become two datagrams. */
 const SEND_SLOTS = 2 * TABLE_SLOTS;
 const SLAB_BYTES = READ_BYTES + SECOND_HALVES_BYTES + SEND_SLOTS * MIN_DATAGRAM_BYTES;
@@ -41,23 +37,26 @@ const LARGE_PACKET = 0.5;
 
 export class Outbound {
   private readonly host: Host;
-  /** Keys the flow buckets; lives as long as the instance (PROTOCOL §5.2). */
-  private readonly hashKey = new Uint8Array(16);
+  private readonly hashKey: Uint8Array;
   private readonly ring = new Uint8Array(READ_BYTES + SECOND_HALVES_BYTES);
   private readonly readRing = this.ring.subarray(0, READ_BYTES);
-  private readonly slab = new Uint8Array(SLAB_BYTES);
   private readonly packets = packetTable();
   private readonly sealing = sealTable(SEND_SLOTS);
-  private readonly datagramSizes = new Uint16Array(SEND_SLOTS);
+  private readonly output: Output = {
+    slab: new Uint8Array(SLAB_BYTES),
+    to: this.sealing.to,
+    sizes: new Uint16Array(SEND_SLOTS),
+  };
 
-  constructor(host: Host) {
+  /** `hashKey` (16 bytes) keys the flow buckets; it lives as long as the instance (PROTOCOL §5.2). */
+  constructor(host: Host, hashKey: Uint8Array) {
     this.host = host;
-    host.randomBytes(this.hashKey);
+    this.hashKey = hashKey;
   }
 
   /** Reads a batch from TUN: its packets, 0 when there are none, -errno when the device is gone. */
   read(): number {
-    return this.host.tun.read(this.readRing, 0, HEADROOM, this.packets, this.hashKey);
+    return this.host.tun.read(this.readRing, 0, PACKET_HEADROOM, this.packets, this.hashKey);
   }
 
   /** Gives each packet its sequence and inner header, in the order read; returns the slots to seal. */
@@ -106,7 +105,8 @@ export class Outbound {
    * handshake for new ones is under way since half of that (PROTOCOL §3.4).
    */
   seal(session: Session, link: Link, count: number): boolean {
-    const { slab, sealing, datagramSizes } = this;
+    const { sealing } = this;
+    const { slab, sizes } = this.output;
     const epoch = session.current;
     const first = epoch.reserve(link.id, count);
     if (first === -1) return false;
@@ -116,27 +116,13 @@ export class Outbound {
       writeHeader(slab, at, epoch.number, link.id, session.peerId, first + i);
       writeNonce(sealing.nonces, i * NONCE_BYTES, link.id, first + i);
       sealing.to[i] = at;
-      datagramSizes[i] = size;
+      sizes[i] = size;
       at += size;
     }
     this.host.aead.seal(epoch.sealKey, this.ring, slab, HEADER_BYTES, sealing, count);
+    link.output = this.output;
     link.unsentFirst = 0;
     link.unsentCount = count;
     return true;
-  }
-
-  /** Hands the kernel of what was sealed for `link` what it takes; the rest stays counted there. */
-  send(link: Link): void {
-    const sent = link.socket.send(
-      this.slab,
-      this.sealing.to,
-      this.datagramSizes,
-      link.unsentFirst,
-      link.unsentCount,
-      link.endpoint,
-      0,
-    );
-    link.unsentFirst += sent;
-    link.unsentCount -= sent;
   }
 }

@@ -6,6 +6,7 @@ import { formatEndpoint } from './address.ts';
 import { isEqual, wipe } from './crypto.ts';
 import { SILENT_MS } from './constants.ts';
 import { Cipher } from './native.ts';
+import type { LinkSocket } from './host.ts';
 import type { Peering, PeeringContext } from './peering.ts';
 import { Responder, type Decision, type Pending } from './responder.ts';
 import { Epoch, Session } from './session.ts';
@@ -61,12 +62,28 @@ export class ServerPeering implements Peering {
     this.session?.confirm(epoch, this.context.slowestRttMs(), nowMs);
   }
 
-  onMessage(message: Uint8Array, sources: Uint8Array, at: number, nowMs: number): void {
+  onMessage(
+    message: Uint8Array,
+    socket: LinkSocket,
+    sources: Uint8Array,
+    at: number,
+    nowMs: number,
+  ): void {
     if (message[0] !== MessageType.message1) return;
     const outcome = this.responder.readMessage1(message, sources, at, nowMs);
     if (outcome === undefined) return;
     if (outcome.made !== undefined) this.prepare(outcome.made, nowMs);
-    this.context.sendMessage(outcome.answer, sources, at);
+    this.context.sendMessage(outcome.answer, socket, sources, at);
+  }
+
+  /** A server learns its links from what comes. */
+  linkOpened(): void {}
+
+  linkChanged(): void {}
+
+  /** The client is told goodbye by whoever asks for this, and makes a handshake. */
+  reset(): void {
+    this.endSession();
   }
 
   /** Only a server asks. */
@@ -184,7 +201,7 @@ export class ServerPeering implements Peering {
     this.endSession();
     const { client, answer } = pending;
     this.session = new Session(client.instance, sessionId, client.session, epoch);
-    this.context.sessionBegan(sources, at, nowMs);
+    this.context.sessionBegan(nowMs);
     this.context.host.report({
       kind: 'connected',
       endpoint: formatEndpoint(sources.subarray(at)),

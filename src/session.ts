@@ -16,7 +16,7 @@ import type { Host } from './host.ts';
 import type { Handle } from './native.ts';
 import type { TransportKeys } from './noise.ts';
 import { ReplayWindow } from './replay.ts';
-import { LINK_IDS } from './wire.ts';
+import { BUCKETS, LINK_IDS } from './wire.ts';
 
 type Aead = Host['aead'];
 export type Role = 'client' | 'server';
@@ -107,7 +107,7 @@ export class Session {
   /** The id that datagrams to the peer carry. */
   readonly peerId: number;
   /** Next sequence of each flow bucket (§5.2); goes on across rekeys. */
-  readonly sequences = new Uint32Array(256);
+  readonly sequences = new Uint32Array(BUCKETS);
   /** The epoch that seals. */
   current: Epoch;
   private readonly epochs: (Epoch | undefined)[] = new Array(EPOCHS).fill(undefined);

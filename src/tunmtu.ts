@@ -8,6 +8,7 @@ export class TunMtu {
   /** What the device has now. */
   current: number;
   private readonly fixed: boolean;
+  private most = MAX_TUN_MTU;
   private isMeasured = false;
   private largerSinceMs = Number.POSITIVE_INFINITY;
 
@@ -17,10 +18,15 @@ export class TunMtu {
     this.current = this.fixed ? configured : MIN_TUN_MTU;
   }
 
+  /** Never more than `most` from now on, whatever fits; a fixed MTU stays as it is. */
+  bound(most: number): void {
+    this.most = Math.min(MAX_TUN_MTU, Math.max(MIN_TUN_MTU, most));
+  }
+
   /** Packets of up to `room` bytes fit the smallest link. Whether `current` changed. */
   offer(room: number, nowMs: number): boolean {
     if (this.fixed) return false;
-    const wanted = Math.min(MAX_TUN_MTU, Math.max(MIN_TUN_MTU, room));
+    const wanted = Math.min(this.most, Math.max(MIN_TUN_MTU, room));
     if (wanted <= this.current) this.largerSinceMs = Number.POSITIVE_INFINITY;
     if (wanted === this.current) {
       this.isMeasured = true;

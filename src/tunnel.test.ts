@@ -13,6 +13,7 @@ import type { Host } from './host.ts';
 import type { Native } from './native.ts';
 import { askServers, resolveName } from './resolve.ts';
 import { sharedKeys } from './sharedkey.ts';
+import { PLAIN_LINK } from './peering.ts';
 import { Tunnel } from './vpn.ts';
 
 const SERVER_IP = Uint8Array.of(192, 168, 192, 254);
@@ -41,9 +42,10 @@ function start(
     mtu: 0,
     rekeyAfterMs: REKEY_AFTER_MS,
     sources: role === 'server' ? [{ address: CLIENT_IP, bits: 32 }] : undefined,
-    linkCount: 1,
+    links: [PLAIN_LINK],
+    realtime: [],
   };
-  end.tunnel = new Tunnel(config, host, peers);
+  end.tunnel = new Tunnel(config, host, [peers]);
   end.tunnel.start();
 }
 

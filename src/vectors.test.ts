@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { blake2b, hchacha20, noiseNNpsk0, seal, x25519, xchachaSeal } from '../test/oracle.ts';
 import { parseIp } from './address.ts';
+import { decodeSection, encodeSection, section, type Section } from './feedback.ts';
 import { innerIpv6, sharedKeys } from './sharedkey.ts';
 import { openCookie, sealCookie } from './crypto.ts';
 import { Initiator, isMacRight, messageMac, noCookie, PROLOGUE } from './handshake.ts';
@@ -27,6 +28,8 @@ import {
   writeNonce,
 } from './wire.ts';
 
+type Fields = Omit<Section, 'runs' | 'runCount'>;
+
 interface Vectors {
   sharedKey: string;
   serverIp: string;
@@ -45,6 +48,7 @@ interface Vectors {
   >;
   cookie: Record<'secret' | 'endpoint' | 'cookie' | 'nonce' | 'message' | 'message1', string>;
   version: Record<'message1' | 'message', string>;
+  report: { what: string; sections: (Fields & { runs: number[] })[]; body: string };
   datagrams: {
     what: string;
     cipher: 1 | 2;
@@ -62,7 +66,7 @@ interface Vectors {
 const VECTORS = JSON.parse(
   readFileSync(new URL('../doc/vectors.json', import.meta.url), 'utf8'),
 ) as Vectors;
-const { derived, handshake, cookie, version } = VECTORS;
+const { derived, handshake, cookie, version, report } = VECTORS;
 const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'));
 const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 const ascii = (text: string): Buffer => Buffer.from(text, 'ascii');
@@ -166,6 +170,22 @@ describe('the vectors are what PROTOCOL.md says, computed otherwise:', () => {
       assert.equal(vector.datagram, header + toHex(sealed), vector.what);
     }
   });
+
+  it('a report (§5.5)', () => {
+    const field = (value: number, bytes: number): string =>
+      value.toString(16).padStart(2 * bytes, '0');
+    const written = report.sections.map((one) => {
+      const start = field(one.link, 1) + field(one.epoch, 1) + field(one.highest, 4);
+      const times = field(one.age, 2) + field(one.arrival, 4);
+      const sums = field(one.packets, 4) + field(one.bytes, 4);
+      const delays = field(one.leastDelay, 2) + field(one.meanDelay, 2) + field(one.reordering, 2);
+      const runs = one.runs.map((length) => field(length, 2)).join('');
+      return start + times + sums + delays + field(one.runs.length, 2) + runs;
+    });
+    assert.equal(written.join(''), report.body);
+    const carrier = VECTORS.datagrams.find(({ what }) => what === 'the report');
+    assert.equal(carrier?.plaintext, '070000001234' + '80' + report.body);
+  });
 });
 
 describe('our code agrees with the vectors in', () => {
@@ -264,5 +284,23 @@ describe('our code agrees with the vectors in', () => {
       writeNonce(written, 0, link, Number(counter));
       assert.equal(toHex(written), nonce, what);
     }
+  });
+
+  it('a report, both ways', () => {
+    const body = new Uint8Array(report.body.length / 2);
+    const bytes = hex(report.body);
+    let end = 0;
+    let at = 0;
+    for (const { runs, ...fields } of report.sections) {
+      const one = section();
+      Object.assign(one, fields, { runCount: runs.length });
+      one.runs.set(runs);
+      end = encodeSection(body, end, one);
+      const read = section();
+      at = decodeSection(bytes, at, read);
+      assert.deepEqual(read, one);
+    }
+    assert.equal(toHex(body), report.body);
+    assert.deepEqual([end, at], [body.length, body.length]);
   });
 });

@@ -8,7 +8,7 @@ import { endpoint as makeEndpoint, parseIp } from './address.ts';
 import { PENDING_MS, REJECT_AFTER_MS, REKEY_AFTER_MS } from './constants.ts';
 import { sharedKeys } from './sharedkey.ts';
 import type { TunnelEvent } from './host.ts';
-import type { TunnelConfig } from './peering.ts';
+import { PLAIN_LINK, type TunnelConfig } from './peering.ts';
 import { path, SimEnd, SimWorld, type Path } from '../test/sim.ts';
 import { Tunnel } from './vpn.ts';
 
@@ -34,7 +34,8 @@ function config(role: 'client' | 'server', changes: Partial<TunnelConfig> = {}):
     mtu: 0,
     rekeyAfterMs: REKEY_AFTER_MS,
     sources: isServer ? [{ address: CLIENT_IP, bits: 32 }] : undefined,
-    linkCount: 1,
+    links: [PLAIN_LINK],
+    realtime: [],
     ...changes,
   };
 }
@@ -46,7 +47,7 @@ function startServer(end: SimEnd, changes: Partial<TunnelConfig> = {}): void {
 
 function startClient(end: SimEnd, server: SimEnd, changes: Partial<TunnelConfig> = {}): void {
   end.resolved = [server.address];
-  end.tunnel = new Tunnel(config('client', changes), end.host, [server.address]);
+  end.tunnel = new Tunnel(config('client', changes), end.host, [[server.address]]);
   end.tunnel.start();
 }
 
