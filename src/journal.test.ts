@@ -3,8 +3,9 @@ import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { JOURNAL_VERSION, JournalDirectory, parseJournal } from './journal.ts';
-import type { Header } from './journal.ts';
+import { JournalDirectory } from './journal.ts';
+import { JOURNAL_VERSION, parseJournal } from './record.ts';
+import type { Header } from './record.ts';
 
 const header: Header = {
   version: JOURNAL_VERSION,

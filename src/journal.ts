@@ -2,9 +2,9 @@
  * The journal: what an instance changed on this host, written and synced before each change, so that
  * a later instance or `vpn cleanup` can take it back when this one is killed.
  *
- * One file per instance: a header line, a line per record, a line per record taken back. It is locked
- * (flock) as long as its instance lives; the lock, not a pid, tells the living from the dead. What
- * the records mean is not known here (setup.ts).
+ * One file per instance, whose lines are in record.ts. It is locked (flock) as long as its instance
+ * lives; the lock, not a pid, tells the living from the dead. What the records mean is not known here
+ * (setup.ts).
  */
 import { randomBytes } from 'node:crypto';
 import {
@@ -23,126 +23,19 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { parseJournal } from './record.ts';
+import type { Header, JournalRecord, Numbered } from './record.ts';
 import { Failure } from './report.ts';
 
-export const JOURNAL_VERSION = 1;
+export { JOURNAL_VERSION } from './record.ts';
+export type { Header, JournalRecord } from './record.ts';
+
 /** Longest wait for another instance that is choosing its numbers or undoing a dead one's changes. */
 const LOCK_LIMIT_MS = 30_000;
 const LOCK_RETRY_MS = 20;
 
-export interface Header {
-  readonly version: number;
-  /** /proc/sys/kernel/random/boot_id: no change we make survives a reboot. */
-  readonly bootId: string;
-  /** SO_NETNS_COOKIE, or the inode below where the kernel has none. */
-  readonly netns: string;
-  readonly netnsInode: number;
-  readonly role: string;
-  readonly tun: string;
-  /** In the comment of each firewall line. */
-  readonly tag: string;
-  /** Routing tables and rule preferences of this instance, so that no two choose the same. */
-  readonly mark: number;
-  readonly tables: readonly number[];
-  readonly preferences: readonly number[];
-}
-
-export type JournalRecord =
-  | {
-      readonly undo: readonly string[];
-      /** Gives the word `FOUND` of `undo`: the last of the first line of `list` with `holding` in it. */
-      readonly find?: { readonly list: readonly string[]; readonly holding: string };
-      /** Gives it instead: what a regular expression finds in what the change itself said. */
-      readonly says?: string;
-      /** Only where the instance that made the change has died. */
-      readonly ifDead?: true;
-    }
-  | {
-      readonly sysctl: string;
-      /** Before the first of the instances that share it. */
-      readonly found: string;
-      /** What the kernel changes along with it, as found. */
-      readonly beside: Readonly<Record<string, string>>;
-    };
-
-/** A record and its number in the file. */
-export interface Numbered {
-  readonly number: number;
-  readonly record: JournalRecord;
-  /** What its command wrote into the journal. */
-  readonly said?: string;
-}
-
 /** flock(2) of the addon. */
 export type LockFile = (fd: number) => boolean;
-
-const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
-const isWords = (value: unknown): boolean =>
-  Array.isArray(value) && value.length > 0 && value.every((word) => typeof word === 'string');
-
-function isRecord(value: unknown): value is JournalRecord {
-  if (!isObject(value)) return false;
-  if ('undo' in value) {
-    if (!isWords(value.undo)) return false;
-    const find = 'find' in value ? value.find : { list: ['-'], holding: '' };
-    return isObject(find) && 'list' in find && isWords(find.list) && 'holding' in find;
-  }
-  return (
-    'sysctl' in value &&
-    typeof value.sysctl === 'string' &&
-    'found' in value &&
-    typeof value.found === 'string' &&
-    'beside' in value &&
-    isObject(value.beside)
-  );
-}
-
-function isHeader(value: unknown): value is Header {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'version' in value &&
-    'bootId' in value &&
-    'netns' in value &&
-    'tag' in value
-  );
-}
-
-function parseLine(line: string): unknown {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
-  }
-}
-
-/**
- * Reads a journal. A header that is missing or cut short gives undefined: nothing was changed yet. A
- * line cut short is a record whose change was not made, for it is synced first.
- */
-export function parseJournal(
-  text: string,
-): { readonly header: Header; readonly remaining: readonly Numbered[] } | undefined {
-  const [first = '', ...lines] = text.split('\n');
-  const header = parseLine(first);
-  if (!isHeader(header)) return undefined;
-  const remaining = new Map<number, Numbered>();
-  let last: Numbered | undefined;
-  for (const text of lines) {
-    const line = parseLine(text);
-    if (!isObject(line)) {
-      // Commands whose words are needed for their undo say them right behind its record.
-      if (last !== undefined) last = { ...last, said: `${last.said ?? ''}${text}\n` };
-      if (last !== undefined && remaining.has(last.number)) remaining.set(last.number, last);
-    } else if ('undone' in line && typeof line.undone === 'number') {
-      remaining.delete(line.undone);
-    } else if ('number' in line && typeof line.number === 'number' && 'record' in line) {
-      last = isRecord(line.record) ? { number: line.number, record: line.record } : undefined;
-      if (last !== undefined) remaining.set(line.number, last);
-    }
-  }
-  return { header, remaining: [...remaining.values()] };
-}
 
 /** One open, locked journal file: this instance's own, or a dead one's that is being taken back. */
 export class Journal {

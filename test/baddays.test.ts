@@ -2,7 +2,16 @@
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import { capture } from './capture.ts';
-import { clientPort, connected, makeKey, NODE, startClient, startServer, tunnel } from './ends.ts';
+import {
+  clientPort,
+  connected,
+  makeKey,
+  NODE,
+  SERVER_IP,
+  startClient,
+  startServer,
+  tunnel,
+} from './ends.ts';
 import { receiveFile, sendFile } from './helpers.ts';
 import { netTest, pass, run, until, type Daemon } from './netns.ts';
 import { difference, hostState } from './state.ts';
@@ -17,12 +26,18 @@ interface Transfer {
   readonly receiver: Daemon;
 }
 
-/** A TCP transfer of about `seconds` from the client to the internet or back. */
-async function startTransfer(hosts: World, way: 'up' | 'down', seconds: number): Promise<Transfer> {
+/** A TCP transfer of about `seconds` from the client to the internet, or to the server itself, or back. */
+async function startTransfer(
+  hosts: World,
+  way: 'up' | 'down',
+  seconds: number,
+  to: 'internet' | 'server' = 'internet',
+): Promise<Transfer> {
   const mbit = 16;
   // The client connects in both cases: the server's NAT lets nobody in.
-  const receiver = await receiveFile(hosts.internet, 9000);
-  const sender = sendFile(hosts.client, INTERNET[4], 9000, (mbit / 8) * seconds, mbit, way);
+  const receiver = await receiveFile(hosts[to], 9000);
+  const address = to === 'server' ? SERVER_IP : INTERNET[4];
+  const sender = sendFile(hosts.client, address, 9000, (mbit / 8) * seconds, mbit, way);
   return { sender, receiver };
 }
 
@@ -68,19 +83,50 @@ for (const way of ['up', 'down'] as const) {
   );
 }
 
-netTest('a TCP transfer outlives a restart of the server', [], async (bed) => {
-  const hosts = world(bed);
-  const { server, key } = await tunnel(bed, hosts, SERVER[4]);
-  await reaches(hosts.client, INTERNET[4]);
-  const transfer = await startTransfer(hosts, 'up', 8);
-  let running = server;
-  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    await pass(1500);
-    await running.daemon.stop(signal);
-    running = startServer(bed, hosts.server, { key, stateDir: server.stateDir });
-  }
-  await checkArrived(transfer);
-});
+for (const way of ['up', 'down'] as const)
+  netTest(`a TCP transfer ${way} outlives a restart of the server`, [], async (bed) => {
+    const hosts = world(bed);
+    const { server, key } = await tunnel(bed, hosts, SERVER[4]);
+    const transfer = await startTransfer(hosts, way, 8, 'server');
+    let running = server;
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      await pass(1500);
+      await running.daemon.stop(signal);
+      running = startServer(bed, hosts.server, { key, stateDir: server.stateDir });
+    }
+    await checkArrived(transfer);
+  });
+
+/** What the internet sends meanwhile must not be taken by the server's kernel for its own. */
+for (const isTracked of [false, true])
+  netTest(
+    `a connection through the NAT of a server that restarts ${isTracked ? 'lives where others track it' : 'is reset'}`,
+    ['tcpdump'],
+    async (bed) => {
+      const hosts = world(bed);
+      const ends = await tunnel(bed, hosts, SERVER[4]);
+      await reaches(hosts.client, INTERNET[4]);
+      // As most firewalls do. Without any such line the kernel stops to track as soon as ours are gone.
+      if (isTracked)
+        hosts.server.run('iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT');
+      // By the server itself: what the client sends has passed a router, and lost one of 64 hops.
+      const reset = 'tcp[tcpflags] & tcp-rst != 0 and ip[8] = 64';
+      const resets = await capture(bed, hosts.server, 'wan0', reset);
+      const transfer = await startTransfer(hosts, 'down', 8);
+      await pass(1500);
+      await ends.server.daemon.stop();
+      if (!isTracked) {
+        // Sent again and again until there is an answer, it comes to the server as to a stranger.
+        await until('a reset', () => resets.packets().length > 0);
+        return;
+      }
+      await pass(1500);
+      startServer(bed, hosts.server, { key: ends.key, stateDir: ends.server.stateDir });
+      await checkArrived(transfer);
+      assert.deepEqual(resets.packets(), []);
+      await resets.stop();
+    },
+  );
 
 netTest(
   `a TCP transfer outlives a link that is down for ${LINK_DOWN_MS / 1000} s`,

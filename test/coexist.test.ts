@@ -210,9 +210,13 @@ netTest('what an administrator deleted of ours: undo goes on, and warns once', [
   const hosts = world(bed);
   const before = { client: hostState(hosts.client), server: hostState(hosts.server) };
   const ends = await tunnel(bed, hosts, SERVER[4]);
+  const ruleOf = (): string | undefined =>
+    /^(28\d+):.*not from all/m.exec(hosts.client.run('ip rule'))?.[1];
+  // The inner network answers before the last of the rules is in.
+  await until('the rule into the tunnel', () => ruleOf() !== undefined);
+  const preference = ruleOf();
   hosts.client.run('iptables -t raw -F PREROUTING');
   hosts.client.run('iptables -t mangle -F');
-  const preference = /^(28\d+):.*not from all/m.exec(hosts.client.run('ip rule'))?.[1];
   hosts.client.run(`ip rule del preference ${preference}`);
   hosts.server.run('iptables -F FORWARD');
   hosts.server.run('ip6tables -t nat -F');

@@ -9,28 +9,30 @@ import { netTest, type Bed, type Host, type Output } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { pair } from './world.ts';
 
+/** nobody(7) of Debian. */
+const NOBODY = 65534;
 const LINE = /^vpn: [^A-Z\n][^\n]*: [^\n]*; [^\n]*[^\n.]\n$/;
 
 interface Attempt {
   readonly words: readonly string[];
-  readonly status?: number;
   readonly says: RegExp;
   /** Before the executable. */
   readonly wrapper?: readonly string[];
+  readonly executable?: string;
 }
 
 /** Starts vpn, which must end by itself with one line and leave everything as it was. */
 function attempt(
   host: Host,
   stateDir: string,
-  { words, status = 1, says, wrapper }: Attempt,
+  { words, says, wrapper = [], executable = EXECUTABLE }: Attempt,
 ): void {
   const before = hostState(host);
-  const command = [...(wrapper ?? []), EXECUTABLE, ...words, '--state-dir', stateDir];
+  const command = [...wrapper, executable, ...words, '--state-dir', stateDir];
   const done: Output = host.try(command);
   assert.match(done.stderr, LINE, words.join(' '));
   assert.match(done.stderr, says);
-  assert.equal(done.status, status, done.stderr);
+  assert.equal(done.status, 1, done.stderr);
   assert.deepEqual(difference(before, hostState(host)), []);
   assert.deepEqual(
     existsSync(stateDir) ? readdirSync(stateDir).filter((name) => name !== 'lock') : [],
@@ -81,7 +83,7 @@ netTest('a port that is taken, an address of another host', [], async (bed) => {
   });
 });
 
-netTest('no tun device to be had, no rights', [], async (bed) => {
+netTest('no tun device to be had, no rights, a key of somebody else', [], async (bed) => {
   const { host, key, state } = oneHost(bed);
   attempt(host, state, {
     words: ['server', key],
@@ -95,30 +97,26 @@ netTest('no tun device to be had, no rights', [], async (bed) => {
   chmodSync(folder, 0o777);
   const executable = `${folder}/vpn`;
   copyFileSync(EXECUTABLE, executable);
-  copyFileSync(key, `${folder}/key`);
-  chownSync(`${folder}/key`, 65534, 65534);
-  for (const uid of [
-    ['--reuid=65534', '--regid=65534', '--clear-groups'],
-    ['--bounding-set=-net_admin', '--inh-caps=-net_admin'],
-  ]) {
-    const before = hostState(host);
-    const done = host.try([
-      'setpriv',
-      ...uid,
-      executable,
-      'server',
-      `${folder}/key`,
-      '--state-dir',
-      `${folder}/state`,
-    ]);
-    assert.match(done.stderr, LINE);
-    assert.match(
-      done.stderr,
-      /^vpn: cannot open \/dev\/net\/tun: (permission denied|operation not permitted); run as root or grant CAP_NET_ADMIN/,
-    );
-    assert.equal(done.status, 1);
-    assert.deepEqual(difference(before, hostState(host)), []);
-  }
+  for (const name of ['key', 'foreign']) copyFileSync(key, `${folder}/${name}`);
+  chownSync(`${folder}/key`, NOBODY, NOBODY);
+  const refused =
+    /^vpn: cannot open \/dev\/net\/tun: (permission denied|operation not permitted); run as root or grant CAP_NET_ADMIN/;
+  const anybody = [`--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'];
+  for (const [rights, name, says] of [
+    [anybody, 'key', refused],
+    [['--bounding-set=-net_admin', '--inh-caps=-net_admin'], 'key', refused],
+    [anybody, 'foreign', /^vpn: cannot read key file ".*": permission denied; check its owner and/],
+  ] as const)
+    for (const words of [
+      ['server', `${folder}/${name}`],
+      ['client', `${folder}/${name}`, '10.1.0.2'],
+    ])
+      attempt(host, `${folder}/state`, {
+        words,
+        wrapper: ['setpriv', ...rights],
+        executable,
+        says,
+      });
 });
 
 netTest('a name without an address, and no way to the server', [], async (bed) => {
@@ -139,4 +137,20 @@ netTest('a name without an address, and no way to the server', [], async (bed) =
         words: ['client', key, server, ...options],
         says: /^vpn: cannot reach "[0-9a-f:.]+": no route leads there; connect this host to a network/,
       });
+});
+
+netTest('a key file that every user can read: a warning, and it works', [], async (bed) => {
+  const { host, key } = oneHost(bed);
+  chmodSync(key, 0o644);
+  const before = hostState(host);
+  const end = startServer(bed, host, { key });
+  await end.daemon.line(/waiting/);
+  const lines = end.daemon.output.trim().split('\n');
+  assert.equal(lines.length, 2, end.daemon.output);
+  assert.match(
+    lines[0] ?? '',
+    /^vpn: warning: key file ".*": readable by every user; run chmod 600 /,
+  );
+  assert.equal(await end.daemon.stop(), 0, end.daemon.output);
+  assert.deepEqual(difference(before, hostState(host)), []);
 });

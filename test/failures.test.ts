@@ -2,31 +2,32 @@
  * Every external command failing in turn, at start and at stop, in every way; vpn killed at each of
  * them: whatever happens, a host is in the end as it was in the beginning.
  *
- * A sample by default. VPN_SWEEP=FILE does all of it, notes in FILE what is done, and skips what stands
- * there.
+ * A sample by default, another one for another VPN_SEED. VPN_SWEEP=FILE does all of it, notes in FILE
+ * what is done, and skips what stands there. All of it on a pretended host is src/setup.sweep.test.ts.
  */
 import assert from 'node:assert/strict';
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { End, EXECUTABLE, makeKey, startClient, startServer } from './ends.ts';
 import { FaultyPath, isProbe, type Fault } from './faulty.ts';
 import { netTest, until, type Bed, type Host } from './netns.ts';
+import { Random } from './random.ts';
 import { difference, hostState, type HostState } from './state.ts';
 import { pair } from './world.ts';
 
 const SWEEP = process.env['VPN_SWEEP'];
-const SEED = 7;
-/** Of the calls of a run, about this many are tried by default for each fault. */
+const SEED = Number(process.env['VPN_SEED'] ?? 7);
+/** Of the calls of a run, so many are tried by default for each fault. */
 const SAMPLE: Readonly<Record<Fault, number>> = {
   none: 0,
-  fails: 5,
-  'is killed': 2,
-  'does its work and is killed': 3,
+  fails: 3,
+  'is killed': 1,
+  'does its work and is killed': 2,
   hangs: 1,
   'is the last thing before vpn is killed': 2,
-  'is done when vpn is killed': 3,
-  'comes with SIGTERM': 2,
+  'is done when vpn is killed': 2,
+  'comes with SIGTERM': 1,
   'comes with SIGINT twice': 1,
-  'fails for ever': 2,
+  'fails for ever': 1,
 };
 const KILLS_VPN: readonly Fault[] = [
   'is the last thing before vpn is killed',
@@ -71,7 +72,7 @@ async function tryOut(trial: Trial, n: number, fault: Fault): Promise<readonly s
   const exit = isRunning ? await end.daemon.stop('SIGTERM') : end.daemon.exit;
   const calls = path.calls();
   const call = calls[n - 1];
-  const what = `call ${n}, "${call}", ${fault}:\n${end.daemon.output}`;
+  const what = `seed ${SEED}, call ${n}, "${call}", ${fault}:\n${end.daemon.output}`;
   path.arm(0, 'none');
   if (call === undefined || fault.startsWith('comes with')) {
     assert.equal(exit, 0, what);
@@ -113,23 +114,30 @@ async function startAndStop(trial: Trial): Promise<void> {
   assert.equal(await end.daemon.stop('SIGTERM'), 0, end.daemon.output);
 }
 
-/** Which calls to try: all, or a sample that is another for each fault. */
-function choose(count: number, fault: Fault, done: (n: number) => boolean): number[] {
+/** How many calls a run makes in which nothing goes wrong, by the name of the trial. */
+const counts = new Map<string, number>();
+
+/** Which calls to try: all that are not done, or a sample. */
+function choose(name: string, fault: Fault, done: (n: number) => boolean): number[] {
+  const count = counts.get(name) ?? 0;
   const all = Array.from({ length: count }, (_, i) => i + 1);
   if (SWEEP !== undefined) return all.filter((n) => !done(n));
   // Undo is the last quarter; before, this is like a failure that passes.
   const eligible = fault === 'fails for ever' ? all.slice(-Math.floor(count / 4)) : all;
-  const step = Math.max(1, Math.floor(eligible.length / SAMPLE[fault]));
-  const offset = (SEED + fault.length * 3) % step;
-  return eligible.filter((n) => n % step === offset);
+  const random = new Random(SEED * 1000 + name.length * 10 + Object.keys(SAMPLE).indexOf(fault));
+  const chosen = Array.from(
+    { length: SAMPLE[fault] },
+    () => eligible[random.below(eligible.length)]!,
+  );
+  return [...new Set(chosen)];
 }
 
 async function sweep(trial: Trial, name: string, faults: readonly Fault[]): Promise<void> {
-  const count = (await tryOut(trial, 0, 'none')).length;
+  if (!counts.has(name)) counts.set(name, (await tryOut(trial, 0, 'none')).length);
   for (const fault of faults) {
     const note = (n: number): string => `${name} ${fault} ${n}\n`;
     const notes = SWEEP !== undefined && existsSync(SWEEP) ? readFileSync(SWEEP, 'utf8') : '';
-    for (const n of choose(count, fault, (one) => notes.includes(note(one)))) {
+    for (const n of choose(name, fault, (one) => notes.includes(note(one)))) {
       await tryOut(trial, n, fault);
       if (SWEEP !== undefined) appendFileSync(SWEEP, note(n));
     }

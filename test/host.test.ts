@@ -3,190 +3,46 @@
  * before is the state after.
  */
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { after, afterEach, beforeEach, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
 import type { HostSettings } from '../src/setup.ts';
+import { ADDON, Instance } from './instance.ts';
+import { Bed, lacking, type Host } from './netns.ts';
+import { difference, hostState, type HostState } from './state.ts';
 
-const here = dirname(fileURLToPath(import.meta.url));
-const addon = process.env.VPN_ADDON ?? join(here, '../build/vpn.node');
+const skip = lacking(['ip6tables']) || (!existsSync(ADDON) && 'needs the addon: npm run build');
 
-function why(): string | false {
-  if (process.geteuid?.() !== 0) return 'needs root for network namespaces';
-  if (!existsSync(addon)) return 'needs the addon: npm run build';
-  for (const program of ['ip', 'iptables', 'ip6tables']) {
-    if (spawnSync(program, ['-V']).error !== undefined) return `needs ${program}`;
-  }
-  return false;
-}
-const skip = why();
-
-function run(...argv: readonly string[]): string {
-  const [program = '', ...words] = argv;
-  const done = spawnSync(program, words, { encoding: 'utf8', timeout: 20_000 });
-  assert.equal(done.status, 0, `${argv.join(' ')}: ${done.stderr}`);
-  return done.stdout;
-}
-
-let count = 0;
-/** A namespace with an uplink, default routes and an address of its own. */
-class Namespace {
-  readonly name: string;
-
-  constructor() {
-    count += 1;
-    this.name = `vpnh${process.pid}x${count}`;
-    run('ip', 'netns', 'add', this.name);
-    this.run('ip link set lo up');
-    this.run('ip link add v0 type veth peer name v1');
-    // Link-local addresses come when they like.
-    for (const end of ['v0', 'v1']) this.run(`ip link set ${end} addrgenmode none`);
-    this.run('ip link set v1 up');
-    this.run('ip link set v0 up');
-    this.run('ip address add 10.77.0.2/24 dev v0');
-    this.run('ip route add default via 10.77.0.1 dev v0');
-    this.run('ip -6 address add fd77::2/64 dev v0 nodad');
-    this.run('ip -6 route add default via fd77::1 dev v0');
-    // Somebody else's, among which ours must be found again.
-    this.run('iptables -w -A FORWARD -s 10.1.1.1 -j DROP');
-    this.run('iptables -w -P FORWARD DROP');
-    this.run('ip rule add preference 32000 table main suppress_prefixlength 0');
-    this.run('sysctl -qw net.ipv6.conf.v1.forwarding=1');
-  }
-
-  run(command: string): string {
-    return run('ip', 'netns', 'exec', this.name, ...command.split(' '));
-  }
-
-  /** A line for everything that could have been changed, with its part's number. */
-  state(): readonly string[] {
-    const has = (program: string): boolean => spawnSync(program, ['-v']).error === undefined;
-    const parts = [
-      this.run('ip -br address'),
-      this.run('ip rule'),
-      this.run('ip -6 rule'),
-      this.run('ip -4 route show table all'),
-      this.run('ip -6 route show table all'),
-      ...['iptables-save', 'ip6tables-save'].map((command) =>
-        this.run(command)
-          .split('\n')
-          .filter(
-            (line) => line.startsWith('-A') || (line.startsWith(':') && line.includes('DROP')),
-          )
-          .join('\n'),
-      ),
-      has('nft')
-        ? this.run('nft -s list ruleset')
-            // What iptables-nft leaves: base chains without a line, tables without a chain.
-            .replace(/^\tchain \w+ \{\n\t\ttype [^\n]*policy accept;\n\t\}\n\n?/gm, '')
-            .replace(/^table \w+ \w+ \{\n*\}\n/gm, '')
-            .replace(/counter/g, '')
-            .replace(/\n{2,}/g, '\n')
-        : '',
-      this.run('sysctl -a --pattern ^net\\.ip')
-        .split('\n')
-        .filter((line) => !/\.(stat_|gc_|mc_)|icmp_ratelimit|inet_peer/.test(line))
-        .join('\n'),
-    ];
-    return parts.flatMap((part, i) =>
-      part
-        .split('\n')
-        .map((line) => line.trimEnd())
-        .filter((line) => line !== '')
-        .map((line) => `${i}: ${line}`),
-    );
-  }
-
-  delete(): void {
-    spawnSync('ip', ['netns', 'del', this.name], { timeout: 20_000 });
-  }
+/** A host with an uplink, default routes, an address, and lines of somebody else. */
+function livedIn(bed: Bed): Host {
+  const host = bed.host('host');
+  host.run('ip link add v0 type veth peer name v1');
+  // Link-local addresses come when they like.
+  for (const end of ['v0', 'v1']) host.run(`ip link set ${end} addrgenmode none`);
+  for (const end of ['v1', 'v0']) host.run(`ip link set ${end} up`);
+  host.run('ip address add 10.77.0.2/24 dev v0');
+  host.run('ip route add default via 10.77.0.1 dev v0');
+  host.run('ip -6 address add fd77::2/64 dev v0 nodad');
+  host.run('ip -6 route add default via fd77::1 dev v0');
+  // Among which ours must be found again.
+  host.run('iptables -w -A FORWARD -s 10.1.1.1 -j DROP');
+  host.run('iptables -w -P FORWARD DROP');
+  host.run('ip rule add preference 32000 table main suppress_prefixlength 0');
+  host.sysctl('net.ipv6.conf.v1.forwarding', '1');
+  return host;
 }
 
-function assertSame(now: readonly string[], before: readonly string[], when = ''): void {
-  assert.deepEqual(
-    [
-      ...before.filter((line) => !now.includes(line)).map((line) => `- ${line}`),
-      ...now.filter((line) => !before.includes(line)).map((line) => `+ ${line}`),
-    ],
-    [],
-    when,
-  );
-  assert.equal(now.length, before.length, when);
+function assertSame(now: HostState, before: HostState, when = ''): void {
+  assert.deepEqual(difference(before, now), [], when);
 }
 
-interface Answer {
-  readonly result?: unknown;
-  readonly error?: string;
-  readonly warnings: readonly string[];
-  readonly changes: number;
-  readonly log: readonly string[];
-}
-
-/** A process that sets a host up (hostchild.ts). */
-class Instance {
-  readonly process: ChildProcess;
-  readonly #answers: string[] = [];
-  readonly #waiting: ((line: string | undefined) => void)[] = [];
-  readonly #ended: Promise<void>;
-
-  constructor(
-    space: Namespace,
-    journalDir: string,
-    settings: HostSettings,
-    killAt = 0,
-    killAfter = false,
-  ) {
-    const orders = JSON.stringify({ addon, journalDir, settings, killAt, killAfter });
-    this.process = spawn(
-      'ip',
-      ['netns', 'exec', space.name, process.execPath, join(here, 'hostchild.ts'), orders],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
-    );
-    this.#ended = new Promise((resolve) => this.process.on('close', () => resolve()));
-    this.process.stdin?.on('error', () => undefined);
-    if (this.process.stdout === null) throw new Error('no stdout');
-    const lines = createInterface({ input: this.process.stdout });
-    lines.on('line', (line) => {
-      const waiting = this.#waiting.shift();
-      if (waiting === undefined) this.#answers.push(line);
-      else waiting(line);
-    });
-    lines.on('close', () => this.#waiting.splice(0).forEach((waiting) => waiting(undefined)));
-  }
-
-  /** Undefined when it died over it. */
-  async order(line: string): Promise<Answer | undefined> {
-    this.process.stdin?.write(`${line}\n`);
-    const answer =
-      this.#answers.shift() ??
-      (await new Promise<string | undefined>((resolve) => {
-        this.#waiting.push(resolve);
-        if (this.process.exitCode !== null || this.process.signalCode !== null) resolve(undefined);
-      }));
-    return answer === undefined ? undefined : (JSON.parse(answer) as Answer);
-  }
-
-  /** Like `order`, and it must go well. */
-  async must(line: string): Promise<Answer> {
-    const answer = await this.order(line);
-    assert.equal(answer?.error, undefined);
-    if (answer === undefined) throw new Error(`died over ${line}`);
-    return answer;
-  }
-
-  async kill(): Promise<void> {
-    this.process.kill('SIGKILL');
-    await this.#ended;
-  }
-
-  async end(): Promise<void> {
-    this.process.stdin?.end();
-    await this.#ended;
+function canRead(link: string): boolean {
+  try {
+    readlinkSync(link);
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -214,9 +70,10 @@ const server: HostSettings = {
   localIp6: 'fd00:1::2',
   peerIp6: 'fd00:1::1',
 };
+const NETWORKS = ['10.50.0.0/16', '10.60.0.0/16', 'fd50::/32'];
 const cases: readonly (readonly [string, HostSettings])[] = [
   ['client, default routes', base],
-  ['client, split', { ...base, routes: ['10.50.0.0/16', '10.60.0.0/16', 'fd50::/32'] }],
+  ['client, networks', { ...base, defaultRoutes: false, routes: NETWORKS }],
   ['client, no default routes', { ...base, defaultRoutes: false }],
   ['client, with a gateway', { ...base, gateway: '10.77.0.1' }],
   ['server', server],
@@ -226,22 +83,21 @@ const cases: readonly (readonly [string, HostSettings])[] = [
 ];
 
 describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
-  let space: Namespace;
+  let bed: Bed;
+  let space: Host;
   let journalDir: string;
-  const spaces: Namespace[] = [];
   const instances: Instance[] = [];
 
   beforeEach(() => {
-    space = new Namespace();
-    spaces.push(space);
+    bed = new Bed();
+    space = livedIn(bed);
     journalDir = mkdtempSync(join(tmpdir(), 'vpnh-'));
   });
   afterEach(async () => {
     for (const instance of instances.splice(0)) await instance.kill();
-    for (const one of spaces.splice(0)) one.delete();
+    await bed.close();
     rmSync(journalDir, { recursive: true });
   });
-  after(() => spaces.forEach((one) => one.delete()));
 
   function start(settings: HostSettings, killAt = 0, killAfter = false, where = space): Instance {
     where.run(`ip tuntap add dev ${settings.tun} mode tun`);
@@ -256,7 +112,7 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
 
   for (const [name, settings] of cases) {
     it(`after undo: ${name}`, async () => {
-      const before = space.state();
+      const before = hostState(space);
       const instance = start(settings);
       assert.deepEqual((await instance.must('up')).warnings, []);
       await instance.must('connected 1');
@@ -268,19 +124,19 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
       assert.deepEqual(done.warnings, []);
       await instance.end();
       closeTun('tun0');
-      assertSame(space.state(), before);
+      assertSame(hostState(space), before);
       assert.deepEqual(journals(), []);
     });
   }
 
   it('after undoSync', async () => {
-    const before = space.state();
+    const before = hostState(space);
     const instance = start({ ...server, routes: ['10.50.0.0/16'] });
     await instance.must('up');
     assert.deepEqual((await instance.must('undoSync')).warnings, []);
     await instance.end();
     closeTun('tun0');
-    assertSame(space.state(), before);
+    assertSame(hostState(space), before);
   });
 
   it('sends everything but marked datagrams into the tunnel, and blocks IPv6 that ends at the server', async () => {
@@ -291,8 +147,7 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
     assert.match(space.run('ip route get 203.0.113.7'), /dev tun0/);
     assert.match(space.run(`ip route get 203.0.113.7 mark ${mark}`), /via 10.77.0.1 dev v0/);
     assert.match(space.run('ip route get 10.77.0.9'), /dev v0/);
-    const blocked = spawnSync('ip', ['-n', space.name, '-6', 'route', 'get', '2001:db8::1']);
-    assert.notEqual(blocked.status, 0);
+    assert.notEqual(space.try(['ip -6 route get 2001:db8::1']).status, 0);
     assert.match(space.run(`ip -6 route get 2001:db8::1 mark ${mark}`), /dev v0/);
     await instance.must('connected 1');
     assert.match(space.run('ip -6 route get 2001:db8::1'), /dev tun0/);
@@ -324,7 +179,7 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
   it('leaves by the interface of the external address, though the default route is another', async () => {
     space.run('ip address add 10.88.0.2/24 dev v1');
     space.run('ip route add default via 10.88.0.1 dev v1 metric 500');
-    const before = space.state();
+    const before = hostState(space);
     const instance = start({ ...server, externalIp: '10.88.0.2' });
     await instance.must('up');
     const route = 'ip route get 203.0.113.7 from 192.168.192.1 iif tun0';
@@ -333,14 +188,15 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
     assert.match(space.run('iptables -w -t nat -S'), /-o v1 .*-j SNAT --to-source 10.88.0.2/);
     await instance.must('undo');
     closeTun('tun0');
-    assertSame(space.state(), before);
+    assertSame(hostState(space), before);
   });
 
   for (const firstGoes of [true, false]) {
     it(`two servers share sysctls; the ${firstGoes ? 'first' : 'second'} ends first`, async () => {
-      const before = space.state();
+      const before = hostState(space);
       const one = start(server);
       await one.must('up');
+      const between = hostState(space);
       const two = start({
         ...server,
         tun: 'tun1',
@@ -349,7 +205,6 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
         localIp6: 'fd00:2::2',
         peerIp6: 'fd00:2::1',
       });
-      const between = space.state();
       await two.must('up');
       const [early, late] = firstGoes ? [one, two] : [two, one];
       await early.must('undo');
@@ -357,12 +212,11 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
       if (!firstGoes) {
         await early.end();
         closeTun('tun1');
-        space.run('ip tuntap add dev tun1 mode tun');
-        assertSame(space.state(), between);
+        assertSame(hostState(space), between);
       }
       await late.must('undo');
-      for (const tun of ['tun0', 'tun1']) closeTun(tun);
-      assertSame(space.state(), before);
+      for (const tun of firstGoes ? ['tun0', 'tun1'] : ['tun0']) closeTun(tun);
+      assertSame(hostState(space), before);
     });
   }
 
@@ -390,24 +244,23 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
   });
 
   it('a journal of a living instance, and of another namespace, is not touched', async () => {
-    const other = new Namespace();
-    spaces.push(other);
+    const next = new Bed();
+    const other = livedIn(next);
     const one = start(server);
     await one.must('up');
     const elsewhere = start(server, 0, false, other);
     await elsewhere.must('up');
     await elsewhere.kill();
-    const during = space.state();
+    const during = hostState(space);
     const cleaner = new Instance(space, journalDir, server);
     instances.push(cleaner);
     assert.deepEqual((await cleaner.must('cleanup')).result, { undone: [], failed: [] });
-    assertSame(space.state(), during);
+    assertSame(hostState(space), during);
     assert.equal(journals().length, 2);
-    spaces.pop();
-    other.delete();
+    await next.close();
     await cleaner.must('cleanup');
     // Where not all processes may be looked at, nobody knows that it is gone.
-    const sees = spawnSync('readlink', ['/proc/1/ns/net']).status === 0;
+    const sees = canRead('/proc/1/ns/net');
     assert.equal(journals().length, sees ? 1 : 2, 'the journal of a namespace that is gone');
   });
 
@@ -415,7 +268,7 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
     ['client', base],
     ['server', { ...server, routes: ['10.50.0.0/16'] }],
   ] as const) {
-    // A sample; `npm run sweep` does them all.
+    // A sample; with VPN_SWEEP all of them.
     const step = process.env.VPN_SWEEP === undefined ? 7 : 1;
     for (const killAfter of [false, true]) {
       const when = killAfter ? 'after' : 'before';
@@ -423,7 +276,7 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
         `SIGKILL ${when} a change or its undo, then cleanup: ${name}`,
         { timeout: 580_000 },
         async () => {
-          const before = space.state();
+          const before = hostState(space);
           let isDead = true;
           for (let n = 1; isDead; n += step) {
             const victim = start(settings, n, killAfter);
@@ -439,7 +292,7 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
             await cleaner.end();
             assert.deepEqual((result as { readonly failed: unknown }).failed, [], `killed at ${n}`);
             assert.deepEqual(warnings, [], `killed at ${n}`);
-            assertSame(space.state(), before, `killed at ${n}`);
+            assertSame(hostState(space), before, `killed at ${n}`);
             assert.deepEqual(journals(), [], `killed at ${n}`);
           }
         },
@@ -448,7 +301,7 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
   }
 
   it('the next start undoes what a killed one left', async () => {
-    const before = space.state();
+    const before = hostState(space);
     const victim = start(base);
     await victim.must('up');
     await victim.must('connected 0');
@@ -459,11 +312,11 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
     assert.ok(log.some((line) => line.startsWith('undone for a dead vpn: ip rule del')));
     await next.must('undo');
     closeTun('tun0');
-    assertSame(space.state(), before);
+    assertSame(hostState(space), before);
   });
 
   it('one line of ours deleted by hand: undo goes on and warns once', async () => {
-    const before = space.state();
+    const before = hostState(space);
     const instance = start(base);
     await instance.must('up');
     await instance.must('connected 1');
@@ -474,11 +327,11 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
     assert.equal(result, true);
     assert.equal(warnings.length, 1);
     closeTun('tun0');
-    assertSame(space.state(), before);
+    assertSame(hostState(space), before);
   });
 
   it('a failing command undoes everything and is named', async () => {
-    const before = space.state();
+    const before = hostState(space);
     const instance = start({ ...base, gateway: '10.99.0.1' });
     await instance.must('up');
     const answer = await instance.order('connected 1');
@@ -487,12 +340,12 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
       /^cannot set up routing: "ip route add default via 10\.99\.0\.1 dev v0 table \d+" exited with 2: Nexthop has invalid gateway\.?; check the gateway address$/,
     );
     closeTun('tun0');
-    assertSame(space.state(), before);
+    assertSame(hostState(space), before);
     assert.deepEqual(journals(), []);
   });
 
   it('refuses a tunnel address that another interface has, and an external one that none has', async () => {
-    const before = space.state();
+    const before = hostState(space);
     const taken = start({ ...base, localIp: '10.77.0.2' });
     assert.match(
       (await taken.order('up'))?.error ?? '',
@@ -505,13 +358,13 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
       /^external address "203\.0\.113\.9": no interface of this host has it; /,
     );
     closeTun('tun0');
-    assertSame(space.state(), before);
+    assertSame(hostState(space), before);
   });
 
   it('IPv6 switched off: one warning, IPv4 goes on', async () => {
     space.run('sysctl -qw net.ipv6.conf.all.disable_ipv6=1');
     space.run('sysctl -qw net.ipv6.conf.default.disable_ipv6=1');
-    const before = space.state();
+    const before = hostState(space);
     for (const settings of [base, server]) {
       const instance = start(settings);
       const { warnings } = await instance.must('up');
@@ -520,12 +373,12 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
       await instance.must('connected 1');
       assert.equal((await instance.must('undo')).result, true);
       closeTun('tun0');
-      assertSame(space.state(), before);
+      assertSame(hostState(space), before);
     }
   });
 
   it('the plan lists what is run, and changes nothing', async () => {
-    const before = space.state();
+    const before = hostState(space);
     for (const settings of [base, server]) {
       const instance = start(settings);
       const planned = (await instance.must('plan')).result as readonly string[];
@@ -542,6 +395,6 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
       await instance.must('undo');
       closeTun('tun0');
     }
-    assertSame(space.state(), before);
+    assertSame(hostState(space), before);
   });
 });

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { appendFileSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connected, EXECUTABLE, makeKey, startClient, startServer, tunnel } from './ends.ts';
+import { FaultyPath } from './faulty.ts';
 import { netTest, type Host } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { INTERNET, SERVER, pair, world } from './world.ts';
@@ -103,6 +104,40 @@ netTest('a tun device deleted under it: exit 1, one line, all undone', [], async
     assert.equal(end.journals().filter((name) => name !== 'lock').length, 0);
   }
 });
+
+for (const [how, programs] of [
+  ['iptables', ['ip', 'iptables', 'ip6tables', 'nft']],
+  ['nft', ['ip', 'nft']],
+] as const)
+  netTest(
+    `the whole ruleset flushed under it, ${how}: one warning, all undone`,
+    ['nft'],
+    async (bed) => {
+      const hosts = world(bed);
+      const before = { client: hostState(hosts.client), server: hostState(hosts.server) };
+      const { wrapper } = new FaultyPath(bed, programs);
+      const key = makeKey(bed);
+      const server = startServer(bed, hosts.server, { key, wrapper });
+      const client = startClient(bed, hosts.client, { key, wrapper, address: SERVER[4] });
+      await connected(client);
+      await reaches(hosts.client, INTERNET[4]);
+      for (const [role, end] of [
+        ['client', client],
+        ['server', server],
+      ] as const) {
+        hosts[role].run('nft flush ruleset');
+        assert.equal(await end.daemon.stop(), 0, end.daemon.output);
+        const warnings = end.daemon.output.match(/^vpn: warning: .*$/gm) ?? [];
+        assert.equal(warnings.length, 1, end.daemon.output);
+        assert.match(
+          warnings[0] ?? '',
+          /somebody else removed what "(nft|ip6?tables) .*" was to remove$/,
+        );
+        assert.deepEqual(difference(before[role], hostState(hosts[role])), []);
+        assert.deepEqual(readdirSync(end.stateDir), ['lock']);
+      }
+    },
+  );
 
 netTest('cleanup beside a living instance, again and again, and as a dry run', [], async (bed) => {
   const hosts = world(bed);

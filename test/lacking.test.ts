@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connected, makeKey, startClient, startServer, type End } from './ends.ts';
-import { netTest, type Bed } from './netns.ts';
+import { netTest, run, type Bed } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { ping, reaches } from './traffic.ts';
 import { INTERNET, SERVER, world, type World } from './world.ts';
@@ -15,9 +15,11 @@ interface Case {
   readonly lack?: (hosts: World) => void;
   /** Programs in PATH; all if left out. */
   readonly programs?: readonly string[];
-  /** Words of a command line that a program refuses. */
-  readonly refuses?: string;
-  readonly wrapper?: readonly string[];
+  /** iptables of the kind that knows nothing of nft. */
+  readonly isLegacy?: true;
+  /** Command lines that are refused, as patterns of sh(1). */
+  readonly refuses?: readonly string[];
+  readonly wrapper?: (bed: Bed) => readonly string[];
   readonly options?: Partial<Record<Role, readonly string[]>>;
   readonly last?: Partial<Record<Role, string>>;
   /** The one warning of an end; none if left out. */
@@ -31,15 +33,28 @@ interface Case {
 const EXPOSED = /no raw table for iptables: .*: neighbours can probe/;
 const OFF =
   /IPv6 is off \(net\.ipv6\.conf\.tun0\.disable_ipv6 is 1\): the tunnel carries IPv4 only/;
-/** As a container has it. */
-const READ_ONLY = [
+const NO_IPV6 = /IPv6 is off \(this kernel has none\): the tunnel carries IPv4 only/;
+/** With other files than the host has. */
+const remounted = (mount: string): readonly string[] => [
   'unshare',
   '-m',
   'sh',
   '-c',
-  'mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec "$@"',
+  `${mount} && exec "$@"`,
   'sh',
 ];
+/** As a container has it. */
+const READ_ONLY = (): readonly string[] =>
+  remounted('mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys');
+/** As with ipv6.disable=1 on the kernel's command line. */
+function withoutIpv6(bed: Bed): readonly string[] {
+  const library = bed.file('noipv6.so');
+  const source = join(import.meta.dirname, 'noipv6.cc');
+  const built = run(['g++', '-shared', '-fPIC', '-O1', '-o', library, source, '-ldl'], 60_000);
+  if (built.status !== 0) throw new Error(built.stderr);
+  return [...remounted('mount -t tmpfs tmpfs /proc/sys/net/ipv6'), 'env', `LD_PRELOAD=${library}`];
+}
+const TOOLS = ['nft', 'g++'];
 const ALL = ['ip', 'iptables', 'ip6tables', 'nft'];
 
 const CASES: readonly Case[] = [
@@ -54,18 +69,30 @@ const CASES: readonly Case[] = [
     reaches: [4],
   },
   {
+    name: 'the kernel has no IPv6',
+    wrapper: withoutIpv6,
+    refuses: ['ip * -6 *', 'ip -6 *', 'ip6tables *'],
+    warns: { server: NO_IPV6, client: NO_IPV6 },
+    reaches: [4],
+  },
+  {
     name: 'no ip6tables NAT and no nft',
     programs: ['ip', 'iptables', 'ip6tables'],
-    refuses: 'ip6tables * -t nat *',
+    refuses: ['ip6tables * -t nat *'],
     warns: { server: /no IPv6 NAT: "ip6tables .*: IPv6 does not leave this server/ },
     reaches: [4],
   },
   {
     name: 'no raw tables and no nft',
     programs: ['ip', 'iptables', 'ip6tables'],
-    refuses: 'ip*tables * -t raw *',
+    refuses: ['ip*tables * -t raw *'],
     warns: { server: EXPOSED, client: EXPOSED },
   },
+  ...[ALL, ['ip', 'iptables', 'ip6tables']].map((programs) => ({
+    name: `no iptables but the old one, ${programs === ALL ? 'beside nft' : 'no nft'}`,
+    programs,
+    isLegacy: true as const,
+  })),
   {
     name: 'no iptables, no nft, a server without NAT',
     programs: ['ip'],
@@ -94,6 +121,20 @@ const CASES: readonly Case[] = [
     warns: { server: /no default route: the client gets no further than networks of this host/ },
     reaches: [],
   },
+  ...[[], ['--no-default-routes']].map((options) => ({
+    name: `a client without a default route, but with one to the server${options.map((option) => `, ${option}`).join('')}`,
+    lack: ({ client }: World) => {
+      for (const [ip, server, gateway] of [
+        ['ip', '10.2.0.0/24', '10.1.0.1'],
+        ['ip -6', '2001:db8:2::/64', '2001:db8:1::1'],
+      ]) {
+        client.run(`${ip} route del default`);
+        client.run(`${ip} route add ${server} via ${gateway}`);
+      }
+    },
+    options: { client: options },
+    ...(options.length === 0 ? {} : { reaches: [] }),
+  })),
   {
     name: 'several default routes, one of them with two ways',
     lack: ({ client, server }) => {
@@ -161,19 +202,24 @@ const CASES: readonly Case[] = [
 ];
 
 /** A folder for PATH with only those programs, of which some calls are refused. */
-function pathOf(bed: Bed, { programs = ALL, refuses }: Case): string {
+function pathOf(bed: Bed, { programs = ALL, refuses, isLegacy }: Case): string {
   const folder = bed.file('bin');
   mkdirSync(folder);
   for (const program of programs) {
     const file = join(folder, program);
-    const real = `/usr/sbin/${program}`;
+    const kind = isLegacy && program.endsWith('tables') ? '-legacy' : '';
+    const real = `/usr/sbin/${program}${kind}`;
     if (refuses === undefined) {
       symlinkSync(real, file);
       continue;
     }
-    const pattern = refuses.replaceAll(' ', '\\ ');
-    const script = `#!/bin/sh\ncase "${program} $*" in ${pattern}) echo "table does not exist" >&2; exit 3;; esac\nexec ${real} "$@"\n`;
-    writeFileSync(file, script);
+    const patterns = refuses.map((pattern) => pattern.replaceAll(' ', '\\ ')).join('|');
+    const script = [
+      '#!/bin/sh',
+      `case "${program} $*" in ${patterns}) echo "table does not exist" >&2; exit 3;; esac`,
+      `exec ${real} "$@"`,
+    ];
+    writeFileSync(file, `${script.join('\n')}\n`);
     chmodSync(file, 0o755);
   }
   return folder;
@@ -186,40 +232,44 @@ function checkWarnings(end: End, pattern: RegExp | undefined): void {
 }
 
 for (const one of CASES)
-  netTest(`a host may lack things: ${one.name}`, ['nft'], async (bed) => {
-    const hosts = world(bed);
-    one.lack?.(hosts);
-    const before = { client: hostState(hosts.client), server: hostState(hosts.server) };
-    const key = makeKey(bed);
-    const wrapper = [...(one.wrapper ?? []), 'env', `PATH=${pathOf(bed, one)}`];
-    const options = (role: Role) => ({
-      key,
-      wrapper,
-      options: one.options?.[role] ?? [],
-      last: one.last?.[role] ?? 'auto',
-    });
-    const server = startServer(bed, hosts.server, options('server'));
-    if (one.fails !== undefined) {
-      assert.equal(await server.daemon.ended(), 1);
-      assert.match(server.daemon.output, one.fails);
-    } else {
-      const client = startClient(bed, hosts.client, { ...options('client'), address: SERVER[4] });
-      await connected(client);
-      const wanted = one.reaches ?? [4, 6];
-      for (const family of wanted) await reaches(hosts.client, INTERNET[family]);
-      if (!wanted.includes(6)) assert.equal(ping(hosts.client, INTERNET[6]).received, 0);
-      for (const [role, end] of [
-        ['client', client],
-        ['server', server],
-      ] as const) {
-        checkWarnings(end, one.warns?.[role]);
-        assert.equal(await end.daemon.stop(), 0, end.daemon.output);
-        assert.deepEqual(difference(before[role], hostState(hosts[role])), []);
-        assert.deepEqual(
-          end.journals().filter((name) => name !== 'lock'),
-          [],
-        );
+  netTest(
+    `a host may lack things: ${one.name}`,
+    [...TOOLS, ...(one.isLegacy ? ['iptables-legacy'] : [])],
+    async (bed) => {
+      const hosts = world(bed);
+      one.lack?.(hosts);
+      const before = { client: hostState(hosts.client), server: hostState(hosts.server) };
+      const key = makeKey(bed);
+      const wrapper = [...(one.wrapper?.(bed) ?? []), 'env', `PATH=${pathOf(bed, one)}`];
+      const options = (role: Role) => ({
+        key,
+        wrapper,
+        options: one.options?.[role] ?? [],
+        last: one.last?.[role] ?? 'auto',
+      });
+      const server = startServer(bed, hosts.server, options('server'));
+      if (one.fails !== undefined) {
+        assert.equal(await server.daemon.ended(), 1);
+        assert.match(server.daemon.output, one.fails);
+      } else {
+        const client = startClient(bed, hosts.client, { ...options('client'), address: SERVER[4] });
+        await connected(client);
+        const wanted = one.reaches ?? [4, 6];
+        for (const family of wanted) await reaches(hosts.client, INTERNET[family]);
+        if (!wanted.includes(6)) assert.equal(ping(hosts.client, INTERNET[6]).received, 0);
+        for (const [role, end] of [
+          ['client', client],
+          ['server', server],
+        ] as const) {
+          checkWarnings(end, one.warns?.[role]);
+          assert.equal(await end.daemon.stop(), 0, end.daemon.output);
+          assert.deepEqual(difference(before[role], hostState(hosts[role])), []);
+          assert.deepEqual(
+            end.journals().filter((name) => name !== 'lock'),
+            [],
+          );
+        }
       }
-    }
-    assert.deepEqual(difference(before.server, hostState(hosts.server)), []);
-  });
+      assert.deepEqual(difference(before.server, hostState(hosts.server)), []);
+    },
+  );

@@ -11,6 +11,8 @@ export type HostState = Readonly<Record<string, string>>;
 /** Sysctls that change by themselves. */
 const RESTLESS = /conntrack_count|nf_conntrack_events|neigh\..*\.(gc|unres)|\.stat_|icmp.*token/;
 
+const RESOLVER = ['sh', '-c', 'stat -Lc "%i %Y %a %u" /etc/resolv.conf; cat /etc/resolv.conf'];
+
 export function hostState(host: Host): HostState {
   const state: Record<string, string> = {
     addresses: lines(host.run('ip -br address')),
@@ -22,7 +24,11 @@ export function hostState(host: Host): HostState {
     iptables: tables(host.try(['iptables-save']).stdout),
     ip6tables: tables(host.try(['ip6tables-save']).stdout),
     sysctls: sorted(host.try(['sysctl', '-a', '--pattern', '^net\\.']).stdout, RESTLESS),
+    // With what tells a file that was written anew from one that was left alone.
+    'resolv.conf': host.try(RESOLVER).stdout,
   };
+  for (const legacy of ['iptables-legacy', 'ip6tables-legacy'])
+    if (inPath(legacy)) state[legacy] = tables(host.try([`${legacy}-save`]).stdout);
   if (inPath('nft')) state['nft'] = nft(host.try(['nft', '-j', 'list', 'ruleset']).stdout);
   return state;
 }
