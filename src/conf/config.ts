@@ -1,0 +1,241 @@
+/**
+ * Settings of a file to the `Config` that the words of a command line make too, and to what only a
+ * daemon with a file has.
+ */
+import { CLIENT_IP, SERVER_IP, cleanupConfig, rekeyAfterMs } from '../config.ts';
+import type { CipherChoice, Config } from '../config.ts';
+import { REKEY_AFTER_MS } from '../constants.ts';
+import type { FilterEntry } from '../filters.ts';
+import { UNBOUND, parseRealtime } from '../linkconfig.ts';
+import type { LinkConfig, ListenConfig } from '../linkconfig.ts';
+import type { Arguments } from '../options.ts';
+import { PLAIN_LINK } from '../peering.ts';
+import type { LinkSettings } from '../peering.ts';
+import { peerAddress } from './checks.ts';
+import type { FileLink, Settings } from './settings.ts';
+import { networkOf } from './values.ts';
+
+/** What a link of a file has beside `LinkConfig` and `ListenConfig`; same order as those. */
+export interface FileLinkConfig extends LinkSettings {
+  /** Routing table of its socket on FreeBSD and OpenBSD; 0: the process's own. */
+  readonly fib: number;
+}
+
+/** The inner addresses as the file has them; '' where they are derived. */
+export interface InnerIpv6 {
+  readonly local: string;
+  readonly peer: string;
+}
+
+export interface DaemonConfig {
+  /** Of the instance: process title, sockets, log. */
+  readonly name: string;
+  readonly naturalTitle: boolean;
+  /** '' for the one that is found. */
+  readonly user: string;
+  /** -1: errors only; 0: changes of state; above: more. */
+  readonly verbosity: number;
+  /** Log to stderr, and not to syslog. */
+  readonly debug: boolean;
+  readonly debugTokens: readonly string[];
+  readonly log: 'text' | 'json';
+  /** '' for none. With one, the script sets addresses, routes and the MTU. */
+  readonly statuscommand: string;
+  /** MLVPN's variables for the script, without DEVICE; '' for what is not set. */
+  readonly scriptEnvironment: Readonly<Record<string, string>>;
+  /** False when the script does it. Then packets may come from anywhere behind the peer. */
+  readonly setsAddresses: boolean;
+  readonly innerIpv6: InnerIpv6;
+  readonly tuntap: 'tun' | 'tap';
+  /** Upper bound of the MTU of the tunnel; 0: none. */
+  readonly mostMtu: number;
+  readonly isCleartext: boolean;
+  /** Packets to make room for at the start; 0: as measured. */
+  readonly reorderPackets: number;
+  readonly killSwitch: boolean;
+  readonly dns: readonly string[];
+  readonly proxyArp: boolean;
+  /** Networks that may be reached through this end. */
+  readonly allow: readonly string[];
+  /** '' for the default place. */
+  readonly controlPath: string;
+  readonly controlAddress: string;
+  /** 0: no HTTP. */
+  readonly controlPort: number;
+  readonly filters: readonly FilterEntry[];
+  readonly links: readonly FileLinkConfig[];
+}
+
+/** Networks smaller than these hold only the two ends. */
+const POINT_TO_POINT_BITS = { ip4: 30, ip6: 126 } as const;
+
+/**
+ * `options` are those of the command line that no file has (`COMMAND_LINE_ONLY`). Throws a
+ * `UsageFailure` for one of them.
+ */
+export function fileConfig(
+  settings: Settings,
+  options: Arguments['options'],
+): { readonly config: Config; readonly daemon: DaemonConfig } {
+  return { config: configOf(settings, options), daemon: daemonConfig(settings) };
+}
+
+function configOf(settings: Settings, options: Arguments['options']): Config {
+  const { general, mode, links } = settings;
+  const { dryRun, stateDir } = cleanupConfig({ words: [], options });
+  const own = general.text('ip4').split('/')[0];
+  const peer = peerAddress(general.text('ip4'), general.text('ip4_gateway'));
+  // Both or none: the server compares the pair, and one of each would be right on neither end.
+  const isGiven = own !== '' && peer !== '';
+  const isServer = mode === 'server';
+  const common = {
+    keyFile: general.text('key_file'),
+    tun: general.text('interface_name'),
+    localIp: isGiven ? own : isServer ? SERVER_IP : CLIENT_IP,
+    peerIp: isGiven ? peer : isServer ? CLIENT_IP : SERVER_IP,
+    defaultRoutes: general.flag('default_routes') && process.env.NO_DEFAULT_ROUTES !== '1',
+    routes: Object.freeze(routesOf(settings)),
+    // A bound and no fixed value, as the command line's.
+    mtu: 0,
+    mark: general.number('mark'),
+    table: general.number('table'),
+    cipher: cipherOf(general.text('cipher')),
+    offload: general.flag('offload'),
+    dryRun,
+    verbose: verbosityOf(settings) > 0,
+    rekeyAfterMs: rekeyAfterMs(options) ?? REKEY_AFTER_MS,
+    stateDir,
+    realtime: Object.freeze(parseRealtime(general.list('realtime'))),
+    // Those of a file are in `DaemonConfig`.
+    filters: [],
+    name: '',
+  };
+  if (isServer) {
+    const listen = links.map(listenOf);
+    const externalIp = general.text('external_ip');
+    return Object.freeze({ role: 'server', ...common, listen, port: listen[0].port, externalIp });
+  }
+  return Object.freeze({
+    role: 'client',
+    ...common,
+    server: links[0].values.text('remotehost'),
+    port: links[0].values.number('remoteport'),
+    gateway: '',
+    links: links.map(linkOf),
+  });
+}
+
+function daemonConfig(settings: Settings): DaemonConfig {
+  const { general, links, filters } = settings;
+  const ip6 = general.text('ip6').split('/')[0];
+  return Object.freeze({
+    name: general.text('name'),
+    naturalTitle: general.flag('natural_title'),
+    user: general.text('user'),
+    verbosity: verbosityOf(settings),
+    debug: general.flag('debug'),
+    debugTokens: general.list('debug_tokens'),
+    log: general.text('log') === 'json' ? 'json' : 'text',
+    statuscommand: general.text('statuscommand'),
+    scriptEnvironment: scriptEnvironment(settings),
+    setsAddresses: !general.has('statuscommand'),
+    innerIpv6: { local: ip6, peer: general.text('ip6_gateway') },
+    tuntap: general.text('tuntap') === 'tap' ? 'tap' : 'tun',
+    mostMtu: general.number('mtu'),
+    isCleartext: general.flag('cleartext_data'),
+    reorderPackets: general.number('reorder_buffer_size'),
+    killSwitch: general.flag('kill_switch'),
+    dns: general.list('dns'),
+    proxyArp: general.flag('proxy_arp'),
+    allow: general.list('allow'),
+    controlPath: general.text('control_unix_path'),
+    controlAddress: general.text('control_bind_host'),
+    controlPort: general.number('control_bind_port'),
+    filters: filters.map(({ target, expression }) => ({ target, expression })),
+    links: links.map(fileLinkOf),
+  });
+}
+
+/** None where the script sets them; the network of ip4 or ip6 is one, as it was on MLVPN's interface. */
+function routesOf({ general }: Settings): readonly string[] {
+  if (general.has('statuscommand')) return [];
+  const networks = (['ip4', 'ip6'] as const).filter((key) => {
+    const bits = Number(general.text(key).split('/')[1]);
+    return bits < POINT_TO_POINT_BITS[key];
+  });
+  return [
+    ...new Set([
+      ...networks.map((key) => networkOf(general.text(key))),
+      ...general.list('ip4_routes'),
+      ...general.list('ip6_routes'),
+    ]),
+  ];
+}
+
+function verbosityOf({ general }: Settings): number {
+  return general.flag('quiet') ? -1 : general.number('verbose');
+}
+
+function cipherOf(text: string): CipherChoice {
+  return text === 'aes-256-gcm' || text === 'chacha20-poly1305' ? text : 'auto';
+}
+
+function linkSettings({ name, values }: FileLink): LinkSettings {
+  const loss = values.number('loss_tolerance');
+  return {
+    ...PLAIN_LINK,
+    name,
+    isBackup: values.flag('fallback_only'),
+    // Bytes per second to bytes per millisecond.
+    uploadRate: values.number('bandwidth_upload') / 1000,
+    weight: values.number('weight'),
+    latencyLimitMs: values.number('latency_tolerance'),
+    // All of it lost is no limit, neither here nor in MLVPN.
+    lossLimit: loss === 100 ? 0 : loss / 100,
+    mtu: values.number('mtu'),
+  };
+}
+
+function fileLinkOf(link: FileLink): FileLinkConfig {
+  const { values } = link;
+  return Object.freeze({
+    ...linkSettings(link),
+    timeoutMs: values.number('timeout') * 1000,
+    fib: values.number('bindfib'),
+  });
+}
+
+function linkOf(link: FileLink): LinkConfig {
+  const { values } = link;
+  return Object.freeze({
+    ...UNBOUND,
+    ...linkSettings(link),
+    device: values.text('device'),
+    address: boundAddress(link),
+    gateways: values.list('gateway'),
+    remote: { host: values.text('remotehost'), port: values.number('remoteport') },
+    localPort: values.number('bindport'),
+  });
+}
+
+function listenOf(link: FileLink): ListenConfig {
+  return Object.freeze({ address: boundAddress(link), port: link.values.number('bindport') });
+}
+
+/** MLVPN's files write "any address" out. */
+function boundAddress({ values }: FileLink): string {
+  const address = values.text('bindhost');
+  return address === '0.0.0.0' || address === '::' ? '' : address;
+}
+
+function scriptEnvironment({ general }: Settings): Readonly<Record<string, string>> {
+  return {
+    IP4: general.text('ip4'),
+    IP6: general.text('ip6'),
+    IP4_GATEWAY: general.text('ip4_gateway'),
+    IP6_GATEWAY: general.text('ip6_gateway'),
+    IP4_ROUTES: general.list('ip4_routes').join(' '),
+    IP6_ROUTES: general.list('ip6_routes').join(' '),
+    MTU: general.has('mtu') ? String(general.number('mtu')) : '',
+  };
+}
