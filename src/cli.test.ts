@@ -18,6 +18,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { VERSION, help } from './cli.ts';
+import { KEYS } from './conf/schema.ts';
 import { OPTIONS } from './options.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
@@ -74,6 +75,20 @@ describe('a wrong command line', () => {
     ['client key host --mtu --dry-run', 'option --mtu: value missing; write --mtu N'],
     ['client key host --mtu 1400 --mtu 1400', 'option --mtu: given twice; give it once'],
     ['client key host --dry-run=yes', 'option --dry-run: takes no value; write --dry-run alone'],
+    ['client key h --json', 'option --json: not for vpn client; see vpn --help'],
+    ['status --mtu 1400', 'option --mtu: not for vpn status; see vpn --help'],
+    ['status now', 'unknown word "now": one too many; write vpn status'],
+    ['link', 'too few words; write vpn link NAME up, down, backup or max=20mbit'],
+    [
+      'client key h --filter x',
+      `--filter "x": not a link and an expression; write one such as --filter 'eth0 udp port 5060'`,
+    ],
+    [
+      'client key h -n a/b',
+      '--name "a/b": not a name; give up to 32 letters, digits, dots and dashes',
+    ],
+    ['-c f client', 'word "client": not beside --config; leave it out, or leave --config out'],
+    ['-c f --json', 'option --json: not beside --config; see vpn --help'],
     ['keygen --mtu 1400', 'option --mtu: not for vpn keygen; see vpn --help'],
     ['client', `too few words; ${CLIENT_USAGE}`],
     ['client key', `too few words; ${CLIENT_USAGE}`],
@@ -146,6 +161,58 @@ describe('a bad key file', () => {
   });
 });
 
+describe('a configuration file', () => {
+  const GENERAL = '[general]\nmode = client\n';
+  const KEY = 'key_file = /k\n';
+  const LINK = '[adsl]\nremotehost = h\nremoteport = 1\n';
+  const rows: readonly (readonly [string, string, string])[] = [
+    [
+      'unknown',
+      `${GENERAL}${KEY}timeuot = 1\n${LINK}`,
+      ':4: unknown key "timeuot"; did you mean timeout?',
+    ],
+    ['keyless', GENERAL + LINK, ': neither key_file nor password; add one of them to [general]'],
+  ];
+  for (const [name, text, message] of rows) {
+    it(`ends with 1 and the line of its error: ${name}`, () => {
+      const file = keyFile(`${name}.conf`, text);
+      deepEqual(vpn('-c', file), { stdout: '', stderr: `vpn: ${file}${message}\n`, status: 1 });
+      deepEqual(vpn('-c', file, '--check'), {
+        stdout: `${file}${message}\n`,
+        stderr: '',
+        status: 1,
+      });
+    });
+  }
+
+  it('is refused when others can read it', () => {
+    const file = keyFile('shared.conf', GENERAL + KEY + LINK, 0o644);
+    const why = 'open to group or others (mode 0644); run chmod 600 shared.conf';
+    const stderr = `vpn: configuration file "shared.conf": ${why}\n`;
+    for (const more of [[], ['--check'], ['--dump']]) {
+      deepEqual(vpn('-c', file, ...more), { stdout: '', stderr, status: 1 });
+    }
+  });
+
+  it('is right, or has what this version cannot do', () => {
+    const file = keyFile('right.conf', GENERAL + KEY + LINK);
+    deepEqual(vpn('-c', file, '--check'), { stdout: 'right.conf: ok\n', stderr: '', status: 0 });
+    keyFile(file, `${GENERAL}${KEY}kill_switch = yes\n${LINK}`);
+    const why = 'not supported by this version; take it out';
+    const stderr = `vpn: right.conf:4: key "kill_switch": ${why}\n`;
+    deepEqual(vpn('-c', file), { stdout: '', stderr, status: 1 });
+  });
+
+  it('shows what it comes to, with the origin of each value', () => {
+    const file = keyFile('dump.conf', GENERAL + KEY + LINK);
+    const { stdout, status } = vpn('-c', file, '--dump', '-n', 'home');
+    equal(status, 0);
+    match(stdout, /^mode = "client" +# dump\.conf:2$/m);
+    match(stdout, /^name = "home" +# command line$/m);
+    match(stdout, /^timeout = "60" +# default$/m);
+  });
+});
+
 describe('the help', () => {
   it('begins with an example and fits 80 columns and 24 lines', () => {
     const { stdout, stderr, status } = vpn('--help');
@@ -157,6 +224,12 @@ describe('the help', () => {
       lines.filter((line) => line.length > 80),
       [],
     );
+  });
+
+  it('has every key of a file in the long one', () => {
+    const { stdout, status } = vpn('--help', '-v');
+    deepEqual([stdout, status], [help(true), 0]);
+    for (const { name } of KEYS) ok(stdout.includes(` ${name} `), name);
   });
 
   it('stands at every place of the command line', () => {
@@ -174,7 +247,8 @@ describe('the help', () => {
       });
     } else {
       it(`and the man page have --${option.long}`, () => {
-        ok(help().includes(`--${option.long} `));
+        ok(help(true).includes(`--${option.long} `));
+        equal(help().includes(`--${option.long} `), !('rare' in option));
         match(page, new RegExp(`^\\.It Fl .*-${option.long}( |$)`, 'm'));
       });
     }
@@ -182,8 +256,10 @@ describe('the help', () => {
 
   it('and the man page have every command', () => {
     const page = readFileSync(join(ROOT, 'doc', 'vpn.8'), 'utf8');
-    for (const name of ['server', 'client', 'keygen', 'cleanup', 'selftest']) {
-      ok(help().includes(`  vpn ${name}`), name);
+    const asks = ['status', 'top', 'check', 'events', 'link', 'reload', 'reset', 'stop'];
+    ok(help().includes(`  vpn ${asks.join('|')}\n`));
+    for (const name of ['server', 'client', 'keygen', 'cleanup', 'selftest', ...asks]) {
+      ok(help(true).includes(`  vpn ${name}`), name);
       match(page, new RegExp(`^\\.It Cm ${name}( |$)`, 'm'));
     }
   });

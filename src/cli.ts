@@ -3,13 +3,17 @@
  *
  * Everything a command needs is imported when it is needed: help and version load no native code.
  */
+import { fileArguments } from './conf/mlvpnargs.ts';
+import type { FileArguments } from './conf/mlvpnargs.ts';
+import { keyHelp } from './conf/schema.ts';
 import { checkOptions, optionHelp, parseArguments, suggestion } from './options.ts';
 import type { Config } from './config.ts';
-import type { Arguments, CommandName } from './options.ts';
+import type { Arguments, AskName, CommandName } from './options.ts';
 import { EXIT_SUCCESS, UsageFailure, fail, print, setVerbose } from './report.ts';
+import { VERSION } from './version.ts';
 
-/** The program's version; the protocol has its own. A test holds it against package.json. */
-export const VERSION = '0.1.0';
+export { VERSION } from './version.ts';
+
 const VARIANT = process.env.NO_DEFAULT_ROUTES === '1' ? ' (no default routes)' : '';
 
 interface Command {
@@ -18,6 +22,29 @@ interface Command {
   /** Returns the exit status. */
   readonly run: (args: Arguments) => Promise<number>;
 }
+
+/** Asks the instance that runs here. */
+function ask(name: AskName, words: string, help: string): Command {
+  return {
+    words,
+    help,
+    run: async (args) => {
+      const commands = await import('./daemon/commands.ts');
+      return commands[`${name}Command`](args);
+    },
+  };
+}
+
+const ASKS: Readonly<Record<AskName, Command>> = {
+  status: ask('status', '', 'what a running vpn is doing'),
+  top: ask('top', '', 'the same, live'),
+  check: ask('check', '', 'is the outside reachable, and the inside?'),
+  events: ask('events', '', 'what has happened, and what happens'),
+  link: ask('link', 'NAME up|down|backup|max=RATE', 'change a link'),
+  reload: ask('reload', '', 'read the configuration file again'),
+  reset: ask('reset', '', 'new keys, links built anew'),
+  stop: ask('stop', '', 'end it'),
+};
 
 const COMMANDS: Readonly<Record<CommandName, Command>> = {
   server: {
@@ -70,14 +97,17 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
       return selftest(rekeyMs);
     },
   },
+  ...ASKS,
 };
 
 /** Runs a command line (without the program's name), prints failures, and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
   try {
+    const file = fileArguments(argv);
+    if (file !== undefined) return await startFile(file);
     const args = parseArguments(argv);
     setVerbose(args.options.has('verbose'));
-    if (args.options.has('help')) return show(help());
+    if (args.options.has('help')) return show(help(args.options.has('verbose')));
     if (args.options.has('version')) return show(`vpn ${VERSION}${VARIANT}\n`);
     const [word, ...words] = args.words;
     const name = findCommand(word);
@@ -88,23 +118,34 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** 80 columns, 24 lines. */
-export function help(): string {
-  const usage = Object.entries(COMMANDS).map(([name, { words, help: what }]) => {
-    const command = `  vpn ${name}${words === '' ? '' : ` ${words}`}`;
-    return what === '' ? command : `${command.padEnd(22)} ${what}`;
-  });
+/** 80 columns, 24 lines; everything there is when `isLong`. */
+export function help(isLong = false): string {
+  const usage = Object.entries(COMMANDS)
+    .filter(([name]) => isLong || !Object.hasOwn(ASKS, name))
+    .map(([name, { words, help: what }]) => usageLine(name, words, what));
+  const asks = Object.keys(ASKS).join('|');
   return [
     'Example:  vpn keygen vpn.key, copy vpn.key to the other host, then',
     '  on a server: vpn server vpn.key      on a client: vpn client vpn.key HOST',
     'Usage:',
+    usageLine('--config FILE', '', 'what FILE says, as of MLVPN; --check, --dump'),
     ...usage,
+    ...(isLong ? [] : [`  vpn ${asks}`]),
     'A trailing word may be left out or be "auto". PORT is UDP, 443 by default.',
-    'Options (and their defaults):',
-    ...optionHelp(),
-    'See vpn(8).',
+    'Options (and their defaults); vpn(8) and vpn --help -v have more:',
+    ...optionHelp(isLong),
+    ...(isLong ? ['Keys of FILE (and their defaults); vpn.conf(5) has more:', ...keyLines()] : []),
     '',
   ].join('\n');
+}
+
+function usageLine(name: string, words: string, what: string): string {
+  const command = `  vpn ${name}${words === '' ? '' : ` ${words}`}`;
+  return what === '' ? command : `${command.padEnd(22)} ${what}`;
+}
+
+function keyLines(): readonly string[] {
+  return keyHelp().map((line) => `  ${line}`);
 }
 
 async function start(config: Config): Promise<number> {
@@ -114,6 +155,25 @@ async function start(config: Config): Promise<number> {
   const key = readKey(config.keyFile);
   try {
     return await run(config, key);
+  } finally {
+    wipe(key);
+  }
+}
+
+/** `vpn --config FILE`. */
+async function startFile(args: FileArguments): Promise<number> {
+  if (args.help) return show(help());
+  if (args.version) return show(`vpn ${VERSION}${VARIANT}\n`);
+  const { prepare } = await import('./conf/start.ts');
+  const ready = await prepare(args);
+  if (typeof ready === 'number') return ready;
+  const { setLogLevel } = await import('./conf/reload.ts');
+  const { wipe } = await import('./crypto.ts');
+  const { run } = await import('./run.ts');
+  const { config, key, daemon, file } = ready;
+  setLogLevel(daemon);
+  try {
+    return await run(config, key, { daemon, file });
   } finally {
     wipe(key);
   }

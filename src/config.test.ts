@@ -2,6 +2,7 @@ import { deepEqual, equal, ok, throws } from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { clientConfig, serverConfig } from './config.ts';
 import type { ClientConfig, Config, ServerConfig } from './config.ts';
+import { UNBOUND } from './linkconfig.ts';
 import { parseArguments } from './options.ts';
 import { UsageFailure } from './report.ts';
 
@@ -23,13 +24,15 @@ const COMMON = {
   verbose: false,
   rekeyAfterMs: 120_000,
   stateDir: '/var/lib/vpn',
-  links: [{ device: '', address: '' }],
+  realtime: [],
+  filters: [],
+  name: '',
   defaultRoutes: true,
 };
 const SERVER = {
   ...COMMON,
   role: 'server',
-  address: '',
+  listen: [{ address: '', port: 443 }],
   externalIp: '',
   localIp: '192.168.192.254',
   peerIp: '192.168.192.1',
@@ -39,6 +42,7 @@ const CLIENT = {
   role: 'client',
   server: 'h',
   gateway: '',
+  links: [UNBOUND],
   localIp: '192.168.192.1',
   peerIp: '192.168.192.254',
 };
@@ -48,13 +52,44 @@ describe('the words of a command line', () => {
     [() => server('key'), SERVER],
     [() => server('key auto auto auto auto auto auto'), SERVER],
     [() => server('key auto 443'), SERVER],
-    [() => server('key 192.0.2.1 1234'), { ...SERVER, address: '192.0.2.1', port: 1234 }],
-    [() => server('key ::'), { ...SERVER, address: '::' }],
+    [
+      () => server('key 192.0.2.1 1234'),
+      { ...SERVER, listen: [{ address: '192.0.2.1', port: 1234 }], port: 1234 },
+    ],
+    [() => server('key ::'), { ...SERVER, listen: [{ address: '::', port: 443 }] }],
+    [
+      () => server('key --listen 192.0.2.1:444 auto --listen [2001:db8::1]:443'),
+      {
+        ...SERVER,
+        listen: [
+          { address: '192.0.2.1', port: 444 },
+          { address: '2001:db8::1', port: 443 },
+        ],
+        port: 444,
+      },
+    ],
+    [
+      () => client('key h 444 --link eth0 --link 192.0.2.7,remote=other --realtime udp:5004'),
+      {
+        ...CLIENT,
+        port: 444,
+        links: [
+          { ...UNBOUND, name: 'eth0', device: 'eth0' },
+          {
+            ...UNBOUND,
+            name: '192.0.2.7',
+            address: '192.0.2.7',
+            remote: { host: 'other', port: 444 },
+          },
+        ],
+        realtime: [{ protocol: 'udp', port: 5004, isDuplicated: false }],
+      },
+    ],
     [
       () => server('key :: 65535 tun7 10.0.0.1 10.0.0.2 192.0.2.9'),
       {
         ...SERVER,
-        address: '::',
+        listen: [{ address: '::', port: 65535 }],
         port: 65535,
         tun: 'tun7',
         localIp: '10.0.0.1',
@@ -103,8 +138,12 @@ describe('the words of a command line', () => {
   it('give a configuration that nobody can change', () => {
     const config = client('key h --route 10.0.0.0/8');
     ok(
-      Object.isFrozen(config) && Object.isFrozen(config.routes) && Object.isFrozen(config.links[0]),
+      [config, config.routes, config.links, config.links[0], config.realtime].every(
+        Object.isFrozen,
+      ),
     );
+    const { listen } = server('key');
+    ok(Object.isFrozen(listen) && Object.isFrozen(listen[0]));
   });
 });
 
@@ -181,6 +220,10 @@ describe('a command line that is wrong', () => {
       '--route "fd00::1/64": bits set behind the prefix; write fd00::/64',
     ],
     ['key h --route ::/0', '--route "::/0": is the default route; leave --route away'],
+    [
+      'key h auto auto auto auto 192.0.2.1 --link eth0',
+      'gateway ip "192.0.2.1": each link has its own; write --link eth0,gateway=192.0.2.1',
+    ],
     ['key h --rekey-after 0', '--rekey-after "0": not a time; give 0.1 to 120 seconds'],
     ['key h --state-dir x', '--state-dir "x": not an absolute path; start it with /'],
   ];
@@ -189,6 +232,16 @@ describe('a command line that is wrong', () => {
       throws(() => client(line), { constructor: UsageFailure, message });
     });
   }
+
+  it('is refused for an address that is given in two ways', () => {
+    for (const [words, word] of [
+      ['192.0.2.1', '192.0.2.1'],
+      ['auto 444', '444'],
+    ]) {
+      const message = `"${word}": not beside --listen; write auto for address and port`;
+      throws(() => server(`key ${words} --listen *:443`), { constructor: UsageFailure, message });
+    }
+  });
 
   it('is refused for a server address that is a name', () => {
     const message = 'address "localhost": not an IP address; give one, or auto';

@@ -6,19 +6,20 @@
 import { isIPv4, isIP } from 'node:net';
 import { formatIp, parseIp } from './address.ts';
 import { REKEY_AFTER_MS } from './constants.ts';
+import { REALTIME_TARGETS } from './filters.ts';
+import type { FilterEntry } from './filters.ts';
+import { parseLinks, parseListen, parseRealtime } from './linkconfig.ts';
+import type { LinkConfig, ListenConfig } from './linkconfig.ts';
 import type { Arguments, OptionName } from './options.ts';
+import type { RealtimeRule } from './peering.ts';
 import { UsageFailure } from './report.ts';
+import { AUTO, parseHost, parseInterface, portOf, withoutBrackets } from './words.ts';
 
 export type CipherChoice = 'auto' | 'aes-256-gcm' | 'chacha20-poly1305';
 
-/** One local way to the peer: bound to a device or an address, or to neither. */
-export interface LinkConfig {
-  readonly device: string;
-  readonly address: string;
-}
-
 interface CommonConfig {
   readonly keyFile: string;
+  /** UDP port of the server; of the first where it has several. */
   readonly port: number;
   /** '' lets the kernel choose. */
   readonly tun: string;
@@ -40,13 +41,17 @@ interface CommonConfig {
   readonly verbose: boolean;
   readonly rekeyAfterMs: number;
   readonly stateDir: string;
-  readonly links: readonly LinkConfig[];
+  readonly realtime: readonly RealtimeRule[];
+  /** Of the command line; in the order in which they are tried. */
+  readonly filters: readonly FilterEntry[];
+  /** Of this instance; '' for that of its device. */
+  readonly name: string;
 }
 
 export interface ServerConfig extends CommonConfig {
   readonly role: 'server';
-  /** Address to listen on; '' for any. */
-  readonly address: string;
+  /** One at least. */
+  readonly listen: readonly ListenConfig[];
   /** Address of this host that the peer's traffic leaves from; '' for what its default route says. */
   readonly externalIp: string;
 }
@@ -57,6 +62,8 @@ export interface ClientConfig extends CommonConfig {
   readonly server: string;
   /** The next hop towards the server; '' for the host's own. */
   readonly gateway: string;
+  /** One at least. */
+  readonly links: readonly LinkConfig[];
 }
 
 export type Config = ServerConfig | ClientConfig;
@@ -75,26 +82,29 @@ const STATE_DIR = '/var/lib/vpn';
 /** Linux deletes the IPv6 addresses of a device below this (RFC 8200 §5). */
 const LEAST_MTU = 1280;
 const MOST_MTU = 1500;
-/** IFNAMSIZ of <linux/if.h>, without the terminator. */
-const MOST_NAME_BYTES = 15;
 const MOST_UINT32 = 2 ** 32 - 1;
 /** rt_tables: default, main and local belong to the system. */
 const SYSTEM_TABLES = [253, 254, 255];
-const AUTO = 'auto';
-const LINKS: readonly LinkConfig[] = [{ device: '', address: '' }];
 
 /** `words` are those after `server`. Throws a `UsageFailure`. */
 export function serverConfig({ words, options }: Arguments): ServerConfig {
   const usage = 'vpn server KEYFILE [ADDRESS] [PORT] [TUN] [LOCAL] [REMOTE] [EXTERNAL]';
   checkCount(words, 1, 7, usage);
   const [keyFile, address, port, tun, local, remote, external] = words;
+  const listen = parseListen(options.get('listen') ?? []);
+  const place = [address, port].find((word) => word !== undefined && word !== AUTO);
+  if (listen.length > 0 && place !== undefined) {
+    throw new UsageFailure(`"${place}"`, 'not beside --listen', 'write auto for address and port');
+  }
+  const first = { address: parseAddress('address', address), port: parsePort(port) };
   return freeze({
     role: 'server',
     keyFile,
-    address: parseAddress('address', address),
+    listen: Object.freeze(listen.length > 0 ? listen : [Object.freeze(first)]),
+    port: listen[0]?.port ?? first.port,
     externalIp: parseAddress('external ip', external),
     defaultRoutes: hasDefaultRoutes(options),
-    ...tunnelWords(port, tun, local ?? AUTO, remote ?? AUTO, SERVER_IP, CLIENT_IP),
+    ...tunnelWords(tun, local ?? AUTO, remote ?? AUTO, SERVER_IP, CLIENT_IP),
     ...commonOptions(options),
   });
 }
@@ -103,15 +113,26 @@ export function serverConfig({ words, options }: Arguments): ServerConfig {
 export function clientConfig({ words, options }: Arguments): ClientConfig {
   const usage = 'vpn client KEYFILE SERVER [PORT] [TUN] [LOCAL] [REMOTE] [GATEWAY]';
   checkCount(words, 2, 7, usage);
-  const [keyFile, server, port, tun, local, remote, gateway] = words;
+  const [keyFile, server, portWord, tun, local, remote, gatewayWord] = words;
+  const port = parsePort(portWord);
+  const gateway = parseAddress('gateway ip', gatewayWord);
+  const links = options.get('link') ?? [];
+  const parsed = Object.freeze(parseLinks(links, port));
+  checkFilters(options, parsed);
+  if (links.length > 0 && gateway !== '') {
+    const remedy = `write --link ${links[0]},gateway=${gateway}`;
+    throw new UsageFailure(`gateway ip "${gateway}"`, 'each link has its own', remedy);
+  }
   return freeze({
     role: 'client',
     keyFile,
     server: parseServer(server),
-    gateway: parseAddress('gateway ip', gateway),
+    port,
+    gateway,
+    links: parsed,
     // Asked for some networks only, everything else stays where it is.
     defaultRoutes: hasDefaultRoutes(options) && !options.has('route'),
-    ...tunnelWords(port, tun, local ?? AUTO, remote ?? AUTO, CLIENT_IP, SERVER_IP),
+    ...tunnelWords(tun, local ?? AUTO, remote ?? AUTO, CLIENT_IP, SERVER_IP),
     ...commonOptions(options),
   });
 }
@@ -153,10 +174,9 @@ export function checkCount(
   }
 }
 
-type TunnelWords = Pick<CommonConfig, 'port' | 'tun' | 'localIp' | 'peerIp'>;
+type TunnelWords = Pick<CommonConfig, 'tun' | 'localIp' | 'peerIp'>;
 
 function tunnelWords(
-  port: string | undefined,
   tun: string | undefined,
   local: string,
   remote: string,
@@ -169,12 +189,12 @@ function tunnelWords(
     const what = `local and remote tun ip "${localIp}"`;
     throw new UsageFailure(what, 'both ends have the same address', 'give each end its own');
   }
-  return { port: parsePort(port), tun: parseTun(tun), localIp, peerIp };
+  return { tun: parseTun(tun), localIp, peerIp };
 }
 
 function commonOptions(
   options: Arguments['options'],
-): Omit<CommonConfig, keyof TunnelWords | 'keyFile' | 'defaultRoutes'> {
+): Omit<CommonConfig, keyof TunnelWords | 'keyFile' | 'port' | 'defaultRoutes'> {
   return {
     routes: [...new Set((options.get('route') ?? []).map(parseRoute))],
     mtu: parseNumber('mtu', last(options, 'mtu'), LEAST_MTU, MOST_MTU),
@@ -186,7 +206,9 @@ function commonOptions(
     verbose: options.has('verbose'),
     rekeyAfterMs: rekeyAfterMs(options) ?? REKEY_AFTER_MS,
     stateDir: parseFolder(last(options, 'state-dir')),
-    links: LINKS,
+    realtime: Object.freeze(parseRealtime(options.get('realtime') ?? [])),
+    filters: Object.freeze((options.get('filter') ?? []).map(parseFilter)),
+    name: parseName(last(options, 'name')),
   };
 }
 
@@ -196,8 +218,6 @@ function hasDefaultRoutes(options: Arguments['options']): boolean {
 }
 
 function freeze<T extends Config>(config: T): T {
-  for (const link of config.links) Object.freeze(link);
-  Object.freeze(config.links);
   Object.freeze(config.routes);
   return Object.freeze(config);
 }
@@ -227,44 +247,24 @@ function parseTunnelIp(name: string, word: string): string {
 
 function parsePort(word: string | undefined): number {
   if (word === undefined || word === AUTO) return DEFAULT_PORT;
-  const port = Number(word);
-  if (/^\d+$/.test(word) && port >= 1 && port <= 65535) return port;
+  const port = portOf(word);
+  if (port !== undefined) return port;
   throw new UsageFailure(`port "${word}"`, 'not a UDP port', 'give 1 to 65535, or auto');
 }
 
 function parseTun(word: string | undefined): string {
   if (word === undefined || word === AUTO) return '';
-  const what = `tun "${word}"`;
-  if (Buffer.byteLength(word) > MOST_NAME_BYTES) {
-    throw new UsageFailure(what, `longer than ${MOST_NAME_BYTES} bytes`, 'give a shorter name');
-  }
-  // Fewer than the kernel takes: these names also stand in firewall rules, where + and ! mean more,
-  // in paths below /proc/sys, and in rule templates, where $ does.
-  if (!/^[A-Za-z0-9_][A-Za-z0-9_.-]*$/.test(word) || ['all', 'default'].includes(word)) {
-    throw new UsageFailure(what, 'not an interface name', 'give one such as tun0, or auto');
-  }
-  return word;
+  return parseInterface(`tun "${word}"`, word, 'give one such as tun0, or auto');
 }
 
 function parseServer(word: string): string {
-  const server = withoutBrackets(word);
-  if (isIP(server) !== 0) return server;
   const what = `server "${word}"`;
   const withPort = /^\[?([^[\]]*?)\]?:(\d+)$/.exec(word);
-  if (withPort !== null) {
+  if (withPort !== null && isIP(withoutBrackets(word)) === 0) {
     const remedy = `write ${withPort[1]} ${withPort[2]}, in two words`;
     throw new UsageFailure(what, 'the port is a word of its own', remedy);
   }
-  // RFC 1123 §2.1; a name of digits and dots only would be a mistyped address.
-  const label = '[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?';
-  const isName = new RegExp(`^${label}(\\.${label})*\\.?$`).test(server) && server.length <= 253;
-  if (isName && !/^[\d.]+$/.test(server) && server !== AUTO) return server;
-  throw new UsageFailure(what, 'neither a host name nor an IP address', 'give the server');
-}
-
-/** An IPv6 address may stand in brackets, as in a URL. */
-function withoutBrackets(word: string): string {
-  return word.startsWith('[') && word.endsWith(']') ? word.slice(1, -1) : word;
+  return parseHost(what, word);
 }
 
 function parseRoute(text: string): string {
@@ -290,6 +290,31 @@ function parseRoute(text: string): string {
     throw new UsageFailure(what, 'is the default route', 'leave --route away');
   }
   return canonical;
+}
+
+function parseFilter(text: string): FilterEntry {
+  const [, target = '', expression = ''] = /^(\S+)\s+(.*\S)\s*$/s.exec(text) ?? [];
+  if (target !== '') return Object.freeze({ target, expression });
+  const remedy = "write one such as --filter 'eth0 udp port 5060'";
+  throw new UsageFailure(`--filter "${text}"`, 'not a link and an expression', remedy);
+}
+
+/** A server hears from the client what its links are called, and "auto" finds them later. */
+function checkFilters(options: Arguments['options'], links: readonly LinkConfig[]): void {
+  if (links.some((link) => link.isAuto)) return;
+  const targets = [...links.map(({ name }) => name), ...REALTIME_TARGETS.keys()];
+  for (const text of options.get('filter') ?? []) {
+    const { target } = parseFilter(text);
+    if (targets.includes(target)) continue;
+    const known = targets.filter((name) => name !== '').join(', ');
+    throw new UsageFailure(`--filter "${text}"`, 'no such link', `they are ${known}`);
+  }
+}
+
+function parseName(text: string | undefined): string {
+  if (text === undefined || /^[A-Za-z0-9_][\w.-]{0,31}$/.test(text)) return text ?? '';
+  const remedy = 'give up to 32 letters, digits, dots and dashes';
+  throw new UsageFailure(`--name "${text}"`, 'not a name', remedy);
 }
 
 /** The byte of a network mask in which `bits` more bits are to come, however many or few. */

@@ -11,6 +11,8 @@ import sodium from 'sodium-native';
 export const KEY_BYTES = 32;
 export const HASH_BYTES = 64;
 export const TAG_BYTES = 16;
+/** crypto_pwhash_ALG_ARGON2ID13. */
+const ARGON2ID13 = 2;
 /** Block of BLAKE2b (RFC 7693 §2.1), for HMAC (RFC 2104). */
 const HASH_BLOCK_BYTES = 128;
 
@@ -155,6 +157,26 @@ export function openCookie(
     sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(out, null, sealed, ad, nonce, key);
     return true;
   } catch {
+    return false;
+  }
+}
+
+/**
+ * Argon2id (RFC 9106, version 0x13) with one lane into `out`; `salt` is 16 bytes. Blocks. False if there
+ * is not so much memory.
+ */
+export function hashPassword(
+  out: Uint8Array,
+  password: Uint8Array,
+  salt: Uint8Array,
+  passes: number,
+  memoryBytes: number,
+): boolean {
+  try {
+    sodium.crypto_pwhash(out, password, salt, passes, memoryBytes, ARGON2ID13);
+    return true;
+  } catch {
+    // With arguments in range libsodium has no other reason.
     return false;
   }
 }

@@ -4,7 +4,10 @@
  */
 import { UsageFailure } from './report.ts';
 
-export type CommandName = 'server' | 'client' | 'keygen' | 'cleanup' | 'selftest';
+export type CommandName = 'server' | 'client' | 'keygen' | 'cleanup' | 'selftest' | AskName;
+
+/** Commands that ask a running instance. */
+export type AskName = 'status' | 'top' | 'check' | 'events' | 'link' | 'reload' | 'reset' | 'stop';
 
 export interface Option {
   readonly long: string;
@@ -12,6 +15,8 @@ export interface Option {
   /** What the value is called in the help; '' for an option without one. */
   readonly value: string;
   readonly repeats?: true;
+  /** Only in the long help, with -v. */
+  readonly rare?: true;
   /** For tests: not in the help. */
   readonly hidden?: true;
   readonly commands: readonly CommandName[];
@@ -20,7 +25,17 @@ export interface Option {
 
 const ENDS: readonly CommandName[] = ['server', 'client'];
 const HOST: readonly CommandName[] = [...ENDS, 'cleanup'];
-const ALL: readonly CommandName[] = [...HOST, 'keygen', 'selftest'];
+const ASK: readonly CommandName[] = [
+  'status',
+  'top',
+  'check',
+  'events',
+  'link',
+  'reload',
+  'reset',
+  'stop',
+];
+const ALL: readonly CommandName[] = [...HOST, ...ASK, 'keygen', 'selftest'];
 
 export const OPTIONS = [
   {
@@ -36,16 +51,66 @@ export const OPTIONS = [
     commands: ENDS,
     help: 'send CIDR through the tunnel, and on a client only that',
   },
-  { long: 'mtu', value: 'N', commands: ENDS, help: 'tun MTU, 1280 to 1500 (what fits the link)' },
-  { long: 'mark', value: 'N', commands: ENDS, help: 'firewall mark of own datagrams (a free one)' },
-  { long: 'table', value: 'N', commands: ENDS, help: 'routing table to fill (a free one)' },
+  {
+    long: 'link',
+    value: 'LINK',
+    repeats: true,
+    commands: ['client'],
+    help: 'bond these links: an interface, an address or auto (none)',
+  },
+  {
+    long: 'listen',
+    value: 'ADDR:PORT',
+    repeats: true,
+    commands: ['server'],
+    help: 'wait for the client here',
+  },
+  {
+    long: 'realtime',
+    value: 'udp:PORT',
+    repeats: true,
+    commands: ENDS,
+    help: 'never hold this traffic; with ",duplicate" send it twice',
+  },
+  {
+    long: 'filter',
+    value: "'LINK EXPR'",
+    repeats: true,
+    commands: ENDS,
+    help: 'what matches goes by LINK; see pcap-filter(7)',
+  },
+  { long: 'mtu', value: 'N', commands: ENDS, help: 'tun MTU, 1280 to 1500 (what fits the links)' },
+  {
+    long: 'mark',
+    value: 'N',
+    rare: true,
+    commands: ENDS,
+    help: 'firewall mark of own datagrams (a free one)',
+  },
+  {
+    long: 'table',
+    value: 'N',
+    rare: true,
+    commands: ENDS,
+    help: 'routing table to fill (a free one)',
+  },
   {
     long: 'cipher',
     value: 'NAME',
+    rare: true,
     commands: ENDS,
     help: 'auto, aes-256-gcm or chacha20-poly1305 (auto)',
   },
-  { long: 'no-offload', value: '', commands: ENDS, help: 'no tun and UDP offloads' },
+  { long: 'no-offload', value: '', rare: true, commands: ENDS, help: 'no tun and UDP offloads' },
+  {
+    long: 'name',
+    short: 'n',
+    value: 'NAME',
+    rare: true,
+    commands: [...ENDS, ...ASK],
+    help: 'of the instance (that of its device)',
+  },
+  { long: 'json', value: '', rare: true, commands: ['status'], help: 'all that vpn status knows' },
   {
     long: 'dry-run',
     value: '',
@@ -73,7 +138,7 @@ export const OPTIONS = [
     long: 'state-dir',
     value: 'FOLDER',
     hidden: true,
-    commands: HOST,
+    commands: [...HOST, ...ASK],
     help: 'keep the journal here',
   },
 ] as const satisfies readonly Option[];
@@ -132,20 +197,29 @@ export function checkOptions(command: CommandName, { options }: Arguments): void
   }
 }
 
-/** `; did you mean …` for a misspelt word, with where to look. */
+/** `did you mean …` for a misspelt word, with where to look. */
 export function suggestion(word: string, known: readonly string[]): string {
+  const near = nearest(word, known);
+  return near === undefined ? SEE_HELP : `did you mean ${near}? ${SEE_HELP}`;
+}
+
+/** Which of the `known` words was meant; undefined if it looks like none. */
+export function nearest(word: string, known: readonly string[]): string | undefined {
   const ranked = known
     .map((candidate) => ({ candidate, distance: editDistance(word, candidate) }))
     .sort((a, b) => a.distance - b.distance);
   const [best] = ranked;
   // Beyond a third of the word it is no misspelling, and a guess would only mislead.
   const isNear = best !== undefined && best.distance <= Math.max(2, word.length / 3);
-  return isNear ? `did you mean ${best.candidate}? ${SEE_HELP}` : SEE_HELP;
+  return isNear ? best.candidate : undefined;
 }
 
-/** The lines of the options for the help. */
-export function optionHelp(): readonly string[] {
-  return OPTIONS.filter((option) => !('hidden' in option)).map((option) => {
+/** The lines of the options for the help, of rare ones only in a long one. */
+export function optionHelp(isLong: boolean): readonly string[] {
+  const shown = OPTIONS.filter(
+    (option) => !('hidden' in option) && (isLong || !('rare' in option)),
+  );
+  return shown.map((option) => {
     const short = 'short' in option ? `-${option.short}, ` : '';
     const long = `--${option.long}${option.value === '' ? '' : ` ${option.value}`}`;
     return `  ${`${short}${long}`.padEnd(20)} ${option.help}`;

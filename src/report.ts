@@ -29,9 +29,15 @@ export const EXIT_FAILURE = 1;
 export const EXIT_USAGE = 2;
 
 let isVerbose = false;
+let isQuiet = false;
 
 export function setVerbose(verbose: boolean): void {
   isVerbose = verbose;
+}
+
+/** Only failures are shown from now on. */
+export function setQuiet(quiet: boolean): void {
+  isQuiet = quiet;
 }
 
 /** What the system says of an error, in words: 'permission denied'. */
@@ -44,7 +50,7 @@ export function reason(error: unknown): string {
 
 /** A running line: a change of state, subject first. */
 export function log(line: string): void {
-  writeLine(`vpn: ${line}`);
+  if (!isQuiet) writeLine(`vpn: ${line}`);
 }
 
 /** A line that only `-v` shows. Lines that show a command start with `[#] `. */
@@ -60,11 +66,11 @@ export function warn(what: string, why: string, remedy: string): void {
 /** Prints the line of whatever was thrown, and returns the exit status that belongs to it. */
 export function fail(error: unknown): number {
   if (error instanceof Failure) {
-    log(error.message);
+    writeLine(`vpn: ${error.message}`);
   } else {
     const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     const line = what.replaceAll(/\s+/g, ' ');
-    log(`internal error: ${line}; please report it with the output of vpn -v`);
+    writeLine(`vpn: internal error: ${line}; please report it with the output of vpn -v`);
   }
   if (isVerbose && error instanceof Error && error.stack !== undefined) writeLine(error.stack);
   return error instanceof UsageFailure ? EXIT_USAGE : EXIT_FAILURE;

@@ -2,10 +2,12 @@
  * The real host of a tunnel: the process's clock and timers, the system's resolver, and the addon's
  * tun device and sockets.
  */
+import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import type { Config } from './config.ts';
+import { networkInterfaces } from 'node:os';
 import { random } from './crypto.ts';
 import type { Host, LinkSocket, Tun, TunnelEvent } from './host.ts';
+import type { Snapshot } from './linkwatch.ts';
 import { PollEvent, type Handle, type Native } from './native.ts';
 import { Failure, reason } from './report.ts';
 
@@ -16,13 +18,15 @@ import { Failure, reason } from './report.ts';
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 /** A change of network is a burst of messages: this long after the first, the rest is there. */
 const SETTLE_MS = 200;
+/** Looking at the interfaces takes a tenth of a millisecond; a router's routes change all the time. */
+const SOON_MS = 10;
 
 export interface RuntimeOptions {
   readonly native: Native;
   readonly tun: Tun;
-  /** Opens and binds the socket of a link. Throws a `Failure`. */
-  readonly openSocket: (index: number) => Handle;
-  readonly resolve: () => Promise<readonly Uint8Array[]>;
+  /** Opens and binds the socket of a link; undefined if what it is bound to is not there. Throws a `Failure`. */
+  readonly openSocket: (index: number) => Handle | undefined;
+  readonly resolve: (index: number) => Promise<readonly Uint8Array[]>;
   readonly report: (event: TunnelEvent) => void;
 }
 
@@ -48,8 +52,12 @@ export function makeHost(options: RuntimeOptions, onTimer: () => void): Host {
     randomBytes: random,
     aead: native,
     tun: options.tun,
-    openLink: (index, onReadable, onWritable) =>
-      nativeSocket(native, options.openSocket(index), onReadable, onWritable),
+    openLink: (index, onReadable, onWritable) => {
+      const handle = options.openSocket(index);
+      return handle === undefined
+        ? undefined
+        : nativeSocket(native, handle, onReadable, onWritable);
+    },
     resolve: options.resolve,
     report: options.report,
   };
@@ -75,24 +83,66 @@ export function nativeTun(native: Native, handle: Handle): Tun {
 }
 
 /**
- * Calls `body` a moment after addresses, routes or rules have changed, once for changes that come
- * together, until the returned function is called. Keeps no process alive by itself.
+ * Calls `soon` when addresses, interfaces, routes or rules have changed, and `later` a moment after, once for
+ * changes that come together, until the returned function is called. Keeps no process alive by itself.
  */
-export function onRouteChanges(native: Native, body: () => void): () => void {
+export function onRouteChanges(native: Native, soon: () => void, later: () => void): () => void {
   const handle = native.routesOpen();
-  let timer: NodeJS.Timeout | undefined;
-  const later = (): void => {
-    timer = undefined;
-    body();
+  let soonTimer: NodeJS.Timeout | undefined;
+  let laterTimer: NodeJS.Timeout | undefined;
+  let soonAtMs = Number.NEGATIVE_INFINITY;
+  const callSoon = (): void => {
+    soonTimer = undefined;
+    soonAtMs = performance.now();
+    soon();
+  };
+  const callLater = (): void => {
+    laterTimer = undefined;
+    later();
   };
   native.poll(handle, PollEvent.readable, () => {
     native.routesDrain(handle);
-    timer ??= setTimeout(later, SETTLE_MS).unref();
+    const waitMs = soonAtMs + SOON_MS - performance.now();
+    if (soonTimer === undefined && waitMs <= 0) callSoon();
+    else soonTimer ??= setTimeout(callSoon, waitMs).unref();
+    laterTimer ??= setTimeout(callLater, SETTLE_MS).unref();
   });
   return () => {
-    clearTimeout(timer);
+    clearTimeout(soonTimer);
+    clearTimeout(laterTimer);
     native.close(handle);
   };
+}
+
+/** The interfaces that are up and running, with their addresses. */
+export function observeInterfaces(): Snapshot {
+  // Only Linux makes an interface anew under the old name while we look on.
+  return { interfaces: networkInterfaces(), indexOf: (device) => ofInterface(device, 'ifindex') };
+}
+
+/** Why an interface cannot be used; sysfs has what the system's list of addresses leaves out. */
+export function interfaceState(device: string): string {
+  const isListed = networkInterfaces()[device] !== undefined;
+  const flags = ofInterface(device, 'flags');
+  if (flags === '' && !isListed) return 'no such interface';
+  // <linux/if.h>, IFF_UP.
+  if (flags !== '' && (Number(flags) & 1) === 0) return 'its interface is down';
+  const isRunning = ['', 'up', 'unknown'].includes(ofInterface(device, 'operstate'));
+  return isRunning ? 'its interface has no address' : 'its interface has no carrier';
+}
+
+/** What an interface has now; undefined where that is not to be seen. */
+export function interfaceMtu(device: string): number | undefined {
+  return Number(ofInterface(device, 'mtu')) || undefined;
+}
+
+/** '' where there is none. */
+function ofInterface(device: string, file: string): string {
+  try {
+    return readFileSync(`/sys/class/net/${device}/${file}`, 'utf8').trim();
+  } catch {
+    return '';
+  }
 }
 
 function nothing(): void {}
@@ -108,44 +158,50 @@ function nativeSocket(
     if ((events & PollEvent.writable) !== 0) onWritable();
     if ((events & PollEvent.readable) !== 0) onReadable();
   };
+  // A link that is down is still asked and tended with the others.
+  let isOpen = true;
   return {
-    receive: (slab, start, end, table) => native.udpReceive(handle, slab, start, end, table),
+    receive: (slab, start, end, table) =>
+      isOpen ? native.udpReceive(handle, slab, start, end, table) : 0,
     send: (slab, to, sizes, first, count, peer, at) =>
-      native.udpSend(handle, slab, to, sizes, first, count, peer, at),
-    errno: () => native.udpErrno(handle),
+      isOpen ? native.udpSend(handle, slab, to, sizes, first, count, peer, at) : count,
+    errno: () => (isOpen ? native.udpErrno(handle) : 0),
     watch: (readable, writable) => {
       const events = (readable ? PollEvent.readable : 0) | (writable ? PollEvent.writable : 0);
-      if (events === watched) return;
+      if (!isOpen || events === watched) return;
       watched = events;
       native.poll(handle, events, onReady);
     },
-    close: () => native.close(handle),
+    close: () => {
+      if (isOpen) native.close(handle);
+      isOpen = false;
+    },
   };
 }
 
+/** What a link's socket is bound to. */
+export interface Binding {
+  /** Interface and address; '' for any. */
+  readonly device: string;
+  readonly address: string;
+  /** 0: one that the kernel chooses. */
+  readonly port: number;
+  /** SO_MARK; 0: none. */
+  readonly mark: number;
+  readonly offload: boolean;
+}
+
 /**
- * The socket of link `index`, with SO_MARK `mark`: one for both families where the kernel has IPv6,
- * so that a peer may have either. Throws a `Failure`.
+ * The socket of a link: one for both families where the kernel has IPv6, so that a peer may have either.
+ * Undefined where there is no such interface or address now. Throws a `Failure`.
  */
-export function openLinkSocket(
-  native: Native,
-  config: Config,
-  index: number,
-  mark: number,
-): Handle {
-  const link = config.links[index];
-  const isServer = config.role === 'server';
-  const address = isServer ? config.address : link.address;
-  const port = isServer ? config.port : 0;
+export function openLinkSocket(native: Native, binding: Binding): Handle | undefined {
+  const { address } = binding;
   const open = (family: 4 | 6): Handle =>
     native.udpOpen({
+      ...binding,
       family,
       dualStack: address === '',
-      address,
-      port,
-      device: link.device,
-      mark,
-      offload: config.offload,
       bufferBytes: SOCKET_BUFFER_BYTES,
     }).handle;
   try {
@@ -157,17 +213,16 @@ export function openLinkSocket(
       return open(4);
     }
   } catch (error) {
-    throw socketFailure(error, address, port);
+    if (['ENODEV', 'EADDRNOTAVAIL'].includes(codeOf(error))) return undefined;
+    throw socketFailure(error, binding);
   }
 }
 
-function socketFailure(error: unknown, address: string, port: number): Failure {
+function socketFailure(error: unknown, { port }: Binding): Failure {
   const where = port === 0 ? 'cannot open a UDP socket' : `cannot listen on UDP port ${port}`;
   switch (codeOf(error)) {
     case 'EADDRINUSE':
       return new Failure(where, 'address in use', 'stop the other program or give another port');
-    case 'EADDRNOTAVAIL':
-      return new Failure(where, `"${address}" is not an address of this host`, 'give one, or auto');
     case 'EACCES':
     case 'EPERM':
       return new Failure(where, reason(error), 'run as root or grant CAP_NET_ADMIN');

@@ -45,6 +45,14 @@ declare module 'sodium-native' {
       nonce: Uint8Array,
       key: Uint8Array,
     ) => number;
+    readonly crypto_pwhash: (
+      out: Uint8Array,
+      password: Uint8Array,
+      salt: Uint8Array,
+      passes: number,
+      memoryBytes: number,
+      algorithm: number,
+    ) => void;
     readonly randombytes_buf: (out: Uint8Array) => void;
     readonly sodium_malloc: (bytes: number) => Buffer;
     readonly sodium_memzero: (bytes: Uint8Array) => void;

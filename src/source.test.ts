@@ -14,16 +14,19 @@ const OWNERS: readonly (readonly [string, RegExp, readonly string[]])[] = [
   ['the system is told apart', /process\.platform/, ['os.ts']],
   [
     // rules.ts limits how long a command may run; journal.ts waits for another instance's lock;
-    // selftest.ts is a host of its own.
+    // selftest.ts is a host of its own; page.ts runs in a browser.
     'the clock is read and timers are made',
     /\b(Date\.now|performance\.now|setTimeout|setInterval|process\.hrtime)\b/,
-    ['runtime.ts', 'resolve.ts', 'rules.ts', 'journal.ts', 'selftest.ts'],
+    [
+      ...['runtime.ts', 'resolve.ts', 'rules.ts', 'journal.ts', 'selftest.ts'],
+      ...['daemon/clock.ts', 'daemon/page.ts'],
+    ],
   ],
   ['stderr is written', /\bconsole\.|process\.stderr/, ['report.ts']],
-  ['stdout is written', /process\.stdout/, []],
-  ['programs are run', /child_process/, ['rules.ts']],
+  ['stdout is written', /process\.stdout/, ['daemon/terminal.ts']],
+  ['programs are run', /child_process/, ['rules.ts', 'daemon/programs.ts']],
   ['native code is loaded', /process\.dlopen/, ['native.ts', 'assets.ts']],
-  ['the process is ended', /process\.exit\b/, ['main.ts', 'run.ts']],
+  ['the process is ended', /process\.exit\b/, ['main.ts', 'guard.ts']],
   ['libsodium is called', /from 'sodium-native'/, ['crypto.ts']],
 ];
 

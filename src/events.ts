@@ -1,0 +1,73 @@
+/** What a user reads of a running tunnel: the line of each of its events. */
+import type { Config } from './config.ts';
+import type { TunnelEvent } from './host.ts';
+import { Cipher } from './native.ts';
+import { log, verbose } from './report.ts';
+
+const CIPHER_NAMES: Readonly<Record<number, string>> = {
+  [Cipher.aes256Gcm]: 'AES-256-GCM',
+  [Cipher.chacha20Poly1305]: 'ChaCha20-Poly1305',
+};
+
+/** What an end does when it has started. */
+export function waitingFor(config: Config): string {
+  return config.role === 'server'
+    ? `waiting for the client on UDP port ${config.listen.map(({ port }) => port).join(', ')}`
+    : `connecting to ${config.server}, UDP port ${config.port}`;
+}
+
+/** The line of an event; details only with -v. */
+export function say(event: TunnelEvent, config: Config): void {
+  const peer = config.role === 'server' ? 'client' : 'server';
+  switch (event.kind) {
+    case 'connected':
+      log(`connected to ${event.endpoint} (${CIPHER_NAMES[event.cipher]})`);
+      break;
+    case 'silent':
+      log(silenceLine(config, event.forMs));
+      break;
+    case 'back':
+      log(`${peer} answers again`);
+      break;
+    case 'busy':
+      log('server is busy: another client is connected; waiting until it is gone');
+      break;
+    case 'version':
+      log(`server speaks another version (${event.peer}) of the protocol; upgrade the older end`);
+      break;
+    case 'refused':
+      log(
+        event.why === 'no-common-cipher'
+          ? 'server refuses: no cipher in common; give both ends the same --cipher'
+          : 'server refuses: its tunnel addresses differ; give both ends the same two',
+      );
+      break;
+    case 'closed':
+      log(`${peer} has closed the tunnel`);
+      break;
+    case 'unresolved':
+      log(
+        `cannot resolve "${config.role === 'client' ? config.server : ''}" now; using what is known`,
+      );
+      break;
+    case 'moved':
+      log(`${peer} moved to ${event.endpoint}`);
+      break;
+    case 'rekeyed':
+      verbose(`new keys (epoch ${event.epoch})`);
+      break;
+    case 'tun-mtu':
+      verbose(`MTU of the tunnel: ${event.mtu}`);
+      break;
+    case 'tun-lost':
+      break;
+  }
+}
+
+function silenceLine(config: Config, forMs: number): string {
+  const seconds = Math.round(forMs / 1000);
+  return config.role === 'server'
+    ? `nothing from the client for ${seconds} s; waiting`
+    : `no reply from ${config.server}, UDP port ${config.port}, for ${seconds} s; check that vpn ` +
+        'runs there, that the port is open, and that both keys match; trying on';
+}
