@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { connected, EXECUTABLE, makeKey, startClient, startServer } from './ends.ts';
-import { inPath, until, type Bed, type Host } from './netns.ts';
+import { inPath, pass, until, type Bed, type Host } from './netns.ts';
 import type { LinkFigures } from './profiles.ts';
 import { reaches } from './traffic.ts';
 import type { WanLink } from './wan.ts';
@@ -48,10 +48,17 @@ export const vpn: Program = {
     const common = { key: makeKey(bed), port: 4430, tun: 'vpn0', options: ['--no-default-routes'] };
     startServer(bed, server, { ...common, localIp: serverIp, peerIp: clientIp });
     const addresses = { address: links[0]!.ipB, localIp: clientIp, peerIp: serverIp };
-    await connected(startClient(bed, client, { ...common, ...addresses }), serverIp);
+    // Each link leads to an address of the server's own; one alone needs no option.
+    const bonded = links.flatMap(({ device, ipB }) => ['--link', `${device},remote=${ipB}:4430`]);
+    const options = [...common.options, ...(links.length > 1 ? bonded : [])];
+    await connected(startClient(bed, client, { ...common, ...addresses, options }), serverIp);
+    if (links.length > 1) await pass(LINKS_UP_MS);
     return serverIp;
   },
 };
+
+/** Until every link was probed. */
+const LINKS_UP_MS = 1_000;
 
 const PEER_SERVER = '10.60.0.1';
 const PEER_CLIENT = '10.60.0.2';

@@ -1,25 +1,22 @@
 /**
- * `npm run demo` (with `-- --write` also its picture for the README): the whole of vpn in under a minute, on hosts that exist for that long only.
+ * `npm run demo` (with `-- --write` also its picture for the README): the whole of vpn in under a minute, on
+ * hosts that exist for that long only.
  *
  * A tour: it shows every command and what it prints, and checks what it claims. Whatever happens, also
  * Ctrl-C, the hosts are removed; the machine it runs on is not touched.
  */
 import { writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import {
-  End,
-  EXECUTABLE,
-  connected,
-  startClient,
-  startServer,
-  CLIENT_IP,
-  SERVER_IP,
-} from './ends.ts';
-import { Bed, inPath, lacking, type Host } from './netns.ts';
+import { End, EXECUTABLE, connected, startClient, startServer, tunDevices } from './ends.ts';
+import { startMeter } from './helpers.ts';
+import { countedBy } from './meter.ts';
+import { Bed, lacking, pass, type Host } from './netns.ts';
 import { difference, hostState, type HostState } from './state.ts';
 import { terminalPicture } from './terminal.ts';
-import { iperf, iperfServer, ping, reaches } from './traffic.ts';
-import { CLIENT, INTERNET, SERVER, world, type World } from './world.ts';
+import { timeChart } from './timechart.ts';
+import { ping, reaches } from './traffic.ts';
+import { wan, type WanLink } from './wan.ts';
+import { INTERNET } from './world.ts';
 
 const PICTURE = resolve(import.meta.dirname, '../doc/demo.svg');
 const isTerminal = process.stdout.isTTY === true;
@@ -67,12 +64,54 @@ function changes(end: End, before: HostState): void {
   show(lines.map((line) => (line.length > 150 ? `${line.slice(0, 149)}…` : line)).join('\n'));
 }
 
+const LINKS = [
+  { device: 'dsl0', figures: { rateMbit: 50, delayMs: 20, queueMs: 60 } },
+  { device: 'lte0', figures: { rateMbit: 30, delayMs: 35, queueMs: 60 } },
+] as const;
+/** Of the server, which its links lead to. */
+const SERVER = '198.51.100.1';
+
+interface Stage {
+  readonly client: Host;
+  readonly server: Host;
+  readonly internet: Host;
+  readonly links: readonly WanLink[];
+}
+
+async function stage(bed: Bed): Promise<Stage> {
+  const [client, server, internet] = ['client', 'server', 'internet'].map((name) =>
+    bed.host(name),
+  ) as [Host, Host, Host];
+  const links: WanLink[] = [];
+  for (const [i, { device, figures: both }] of LINKS.entries()) {
+    const link = await wan(bed, client, server, { device, both });
+    client.run(`ip route add default via ${link.ipB} dev ${device} metric ${100 + i}`);
+    links.push(link);
+  }
+  server.run(`ip address add ${SERVER}/32 dev lo`);
+  bed.cable(
+    { host: server, device: 'eth0', addresses: ['10.3.0.2/24', '2001:db8:3::2/64'] },
+    { host: internet, device: 'eth0', addresses: ['10.3.0.1/24', '2001:db8:3::1/64'] },
+  );
+  server.run('ip route add default via 10.3.0.1');
+  server.run('ip -6 route add default via 2001:db8:3::1');
+  internet.run(`ip address add ${INTERNET[4]}/32 dev lo`);
+  internet.run(`ip -6 address add ${INTERNET[6]}/128 dev lo`);
+  return { client, server, internet, links };
+}
+
 async function tour(bed: Bed): Promise<void> {
-  chapter('1. Three hosts and a cable between each');
-  show(`client ${CLIENT[4]} ── router ── ${SERVER[4]} server ── ${INTERNET[4]} internet`);
+  chapter('1. Three hosts, and two links from the first to the second');
+  show(
+    [
+      '         ┌─ dsl0  50 Mbit/s, 20 ms each way ─┐',
+      `client ──┤                                   ├── ${SERVER} server ── ${INTERNET[4]} internet`,
+      '         └─ lte0  30 Mbit/s, 35 ms each way ─┘',
+    ].join('\n'),
+  );
   say('\n  They are network namespaces. The internet has no route back to the client or into the');
   say('  tunnel: what comes back from there went through the NAT of the server.');
-  const hosts = world(bed);
+  const hosts = await stage(bed);
   const before = { client: hostState(hosts.client), server: hostState(hosts.server) };
   claim(
     'the client does not reach the internet yet',
@@ -85,27 +124,31 @@ async function tour(bed: Bed): Promise<void> {
   say(`  ${dim('client#')} vpn keygen vpn.key      ${dim('(then copied to the server)')}`);
   const server = startServer(bed, hosts.server, { key });
   typed(server, 'vpn server vpn.key');
-  const client = startClient(bed, hosts.client, { key, address: SERVER[4] });
-  typed(client, `vpn client vpn.key ${SERVER[4]}`);
+  const bonds = LINKS.flatMap(({ device }) => ['--link', device]);
+  const client = startClient(bed, hosts.client, { key, address: SERVER, options: bonds });
+  typed(client, `vpn client vpn.key ${SERVER} ${bonds.join(' ')}`);
   await connected(client);
+  await reaches(hosts.client, INTERNET[4]);
   show(client.daemon.output);
   claim('connected', true);
 
-  chapter('3. Everything goes through it');
-  demonstrate(hosts.client, `ip -br address show dev ${client.tun}`);
+  chapter('3. Two links, one of them pulled out in mid-transfer');
+  await pullOut(hosts);
+
+  chapter('4. Everything goes through it');
+  const device = tunDevices(hosts.client).at(-1)!;
+  demonstrate(hosts.client, `ip -br address show dev ${device}`);
   demonstrate(hosts.client, 'ip rule');
   const route = demonstrate(hosts.client, `ip route get ${INTERNET[4]}`);
-  claim('the route to the internet leads into the tunnel', route.includes(client.tun));
-  await reaches(hosts.client, INTERNET[4]);
+  claim('the route to the internet leads into the tunnel', route.includes(device));
   demonstrate(hosts.client, `ping -n -c 3 -i 0.2 ${INTERNET[4]}`);
   await reaches(hosts.client, INTERNET[6]);
   demonstrate(hosts.client, `ping -n -c 2 -i 0.2 ${INTERNET[6]}`);
-  await throughput(hosts, client);
 
-  chapter('4. What it changed');
+  chapter('5. What it changed');
   for (const end of [server, client]) changes(end, before[end === server ? 'server' : 'client']);
 
-  chapter('5. And back again');
+  chapter('6. And back again');
   for (const end of [client, server]) {
     const role = end === server ? 'server' : 'client';
     typed(end, '^C');
@@ -120,27 +163,63 @@ async function tour(bed: Bed): Promise<void> {
   }
 }
 
-async function throughput(hosts: World, client: End): Promise<void> {
-  if (!inPath('iperf3')) return say('  (iperf3 is not installed: no throughput)');
-  say(`\n  One TCP stream from the client (${CLIENT_IP}) to the server (${SERVER_IP}), and back:`);
-  await iperfServer(hosts.server);
-  for (const [way, options] of [
-    ['up', '-t 3'],
-    ['down', '-t 3 -R'],
-  ] as const) {
-    const { bitsPerSecond } = await iperf(client.host, SERVER_IP, options);
-    show(`${way.padEnd(5)}${(bitsPerSecond / 1e9).toFixed(2)} Gbit/s`);
+const COLUMN_MS = 200;
+const COLUMNS = 70;
+/** When the second link goes and comes. */
+const OUT_COLUMN = 22;
+const BACK_COLUMN = 42;
+const CHART_ROWS = 9;
+const MOST_MBIT = 90;
+const STANDSTILL_TENTHS = 10;
+
+/** A transfer over both links to the internet: what each carried in every fifth of a second. */
+async function pullOut({ client, internet, links }: Stage): Promise<void> {
+  const receiver = await startMeter(internet, 'receive', 'tcp:9001');
+  const sender = await startMeter(client, 'send', INTERNET[4], 'tcp:9001');
+  say(
+    '  One TCP connection from the client to the internet, as fast as it goes. Mbit/s by link:\n',
+  );
+  const rates = links.map((): number[] => []);
+  let last = await Promise.all(links.map((link) => link.stats()));
+  for (let column = 0; column < COLUMNS; column++) {
+    if (column === OUT_COLUMN) await links[0]!.set({ both: { isCut: true } });
+    if (column === BACK_COLUMN) await links[0]!.set({ both: { isCut: false } });
+    await pass(COLUMN_MS);
+    const now = await Promise.all(links.map((link) => link.stats()));
+    for (const [i, { nowMs, aToB }] of now.entries()) {
+      const bytes = aToB.deliveredBytes - last[i]!.aToB.deliveredBytes;
+      rates[i]!.push((bytes * 8) / ((nowMs - last[i]!.nowMs) * 1000));
+    }
+    last = now;
   }
+  const series = LINKS.map(({ device }, i) => ({ name: device, values: rates[i]! })).reverse();
+  const marks = [
+    {
+      column: OUT_COLUMN,
+      what: 'dsl0 is pulled out: nothing passes it, and nobody says so',
+    },
+    { column: BACK_COLUMN, what: 'and put back' },
+  ];
+  const sizes = { rows: CHART_ROWS, most: MOST_MBIT, unit: `${(COLUMNS * COLUMN_MS) / 1000} s` };
+  show(timeChart(series, marks, sizes).join('\n'));
+  await sender.stop('SIGTERM');
+  await receiver.stop('SIGTERM');
+  const { bytes } = countedBy(receiver)['tcp:9001']!;
+  const tenths = Object.keys(bytes).map(Number);
+  const pauses = tenths.map((tenth, i) => tenth - (tenths[i - 1] ?? tenth));
+  say();
+  claim('the connection lives', countedBy(sender)['tcp:9001']!.ended === '');
+  claim('it never stood still for a second', Math.max(...pauses) < STANDSTILL_TENTHS);
 }
 
-/** The first chapters, which show a tunnel from nothing to throughput. */
+/** The first chapters, which show a tunnel from nothing to a link that is pulled out. */
 function writePicture(): void {
   const end = said.findIndex((line) => line.startsWith('4.'));
   writeFileSync(PICTURE, terminalPicture(said.slice(1, end - 1)));
 }
 
 async function main(): Promise<number> {
-  const reason = lacking();
+  const reason = lacking(['mkfifo']);
   if (reason !== false) {
     process.stderr.write(`demo: ${reason}\n`);
     return 1;

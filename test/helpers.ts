@@ -46,3 +46,10 @@ export function sendFile(
   const words = [to, port, megabytes, mbit, way].map(String);
   return host.start([...program('transfer.ts'), 'send', ...words]);
 }
+
+/** Starts meter.ts, and returns when it sends or listens. */
+export async function startMeter(host: Host, ...words: readonly string[]): Promise<Daemon> {
+  const meter = host.start([...program('meter.ts'), ...words]);
+  await meter.line(/^ready$/);
+  return meter;
+}

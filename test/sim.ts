@@ -42,35 +42,80 @@ interface Datagram {
   readonly from: Uint8Array;
 }
 
+interface Event {
+  readonly atMs: number;
+  readonly order: number;
+  readonly run: () => void;
+}
+
+const isBefore = (a: Event, b: Event): boolean =>
+  a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+
 /** Events in time order; ties in the order they were made. */
 export class Clock {
   nowMs = 1_000;
   private order = 0;
-  private events: { atMs: number; order: number; run: () => void }[] = [];
+  /** A binary heap: the children of `i` are `2 i + 1` and `2 i + 2`. */
+  private readonly heap: Event[] = [];
+  private hasPromise = false;
 
   at(atMs: number, run: () => void): void {
+    // In no order with any time, it would stop the clock.
+    if (Number.isNaN(atMs)) throw new Error('an event at no time');
+    const { heap } = this;
     const event = { atMs: Math.max(atMs, this.nowMs), order: this.order++, run };
-    let low = 0;
-    let high = this.events.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.events[middle].atMs <= event.atMs) low = middle + 1;
-      else high = middle;
+    let i = heap.length;
+    heap.push(event);
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      if (isBefore(heap[parent], event)) break;
+      heap[i] = heap[parent];
+      i = parent;
     }
-    this.events.splice(low, 0, event);
+    heap[i] = event;
+  }
+
+  /** The event that runs now has made a promise; what waits for that is to go on before the next event. */
+  settle(): void {
+    this.hasPromise = true;
   }
 
   /** Runs until `ms` later. */
   async run(ms: number): Promise<void> {
     const endMs = this.nowMs + ms;
-    while (this.events.length > 0 && this.events[0].atMs <= endMs) {
-      const event = this.events.shift()!;
-      this.nowMs = event.atMs;
-      event.run();
-      // Names resolve asynchronously: let promises settle between events.
-      await Promise.resolve();
+    await this.settled();
+    while (this.heap.length > 0 && this.heap[0].atMs <= endMs) {
+      const { atMs, run } = this.takeFirst();
+      this.nowMs = atMs;
+      run();
+      // To await something after each event would cost more than most events do.
+      if (this.hasPromise) await this.settled();
     }
     this.nowMs = endMs;
+  }
+
+  private async settled(): Promise<void> {
+    this.hasPromise = false;
+    await new Promise((resolve) => void setImmediate(resolve));
+  }
+
+  private takeFirst(): Event {
+    const { heap } = this;
+    const first = heap[0];
+    const last = heap.pop()!;
+    const count = heap.length;
+    if (count === 0) return first;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= count) break;
+      if (child + 1 < count && isBefore(heap[child + 1], heap[child])) child++;
+      if (isBefore(last, heap[child])) break;
+      heap[i] = heap[child];
+      i = child;
+    }
+    heap[i] = last;
+    return first;
   }
 }
 
@@ -146,7 +191,10 @@ export class SimEnd {
       },
     },
     openLink: (_index, onReadable) => this.openLink(onReadable),
-    resolve: () => Promise.resolve(this.resolved),
+    resolve: () => {
+      this.world.clock.settle();
+      return Promise.resolve(this.resolved);
+    },
     report: (event) => void this.events.push(event),
   };
 
@@ -186,6 +234,7 @@ export class SimEnd {
       table.lengths[count] = packet.length;
       table.flags[count] = 0;
       table.buckets[count] = packet[packet.length - 1];
+      table.flows[count] = (packet[1] << 8) | packet[packet.length - 1];
       ring.set(packet, at + headroom);
       at += headroom + packet.length;
       count++;

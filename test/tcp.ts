@@ -10,7 +10,7 @@
  * It follows Linux where that differs from the RFCs, for that is what it is compared with: RACK with a
  * window that adapts to reordering (RFC 8985, tcp_recovery.c), undoing of what was reduced without need
  * (RFC 3522, RFC 3708), proportional rate reduction (RFC 6937), a probe for lost tails (RFC 8985 §7).
- * Left out: the receiver's window, pacing, F-RTO, ECN.
+ * Left out: pacing, F-RTO, ECN. The receiver's window and the sender's buffer are one number.
  */
 import { Cubic } from './cubic.ts';
 import { isOutdated, type Ack, type Range, type Segment } from './segment.ts';
@@ -43,6 +43,8 @@ type Phase = 'open' | 'recovery' | 'loss';
 
 export class TcpSender {
   readonly cubic = new Cubic();
+  /** Segments from the first that is not acknowledged on: the receiver's window, or the sender's buffer. */
+  mostOutstanding = NEVER;
   /** All before this is acknowledged. */
   acknowledged = 0;
   retransmissions = 0;
@@ -62,13 +64,16 @@ export class TcpSender {
   private highestSacked = 0;
   private readonly lostQueue: number[] = [];
 
-  private srttMs = 0;
+  /** RFC 6298; 0 until the first acknowledgement. */
+  srttMs = 0;
   private deviationMs = 0;
   private minRttMs = NEVER;
   private rtoAtMs = NEVER;
   private probeAtMs = NEVER;
   /** Once until something is heard. */
   private isProbed = false;
+  /** Not the congestion window was what ended the last `take`: it does not grow (RFC 9438 §4.2). */
+  private isCapped = false;
   private backoff = 1;
 
   /** RACK: of the segments delivered, the one sent last, and a round trip. */
@@ -113,8 +118,12 @@ export class TcpSender {
       this.isProbed = true;
       out.push(this.transmit(this.next, nowMs));
     }
+    this.isCapped = false;
     while (this.inFlight < Math.floor(this.cubic.window)) {
-      out.push(this.transmit(this.nextLost() ?? this.next, nowMs));
+      const sequence = this.nextLost() ?? this.next;
+      this.isCapped = sequence >= this.acknowledged + this.mostOutstanding;
+      if (this.isCapped) break;
+      out.push(this.transmit(sequence, nowMs));
     }
     if (out.length > 0) this.armProbe(nowMs);
     return out;
@@ -138,7 +147,11 @@ export class TcpSender {
     if (this.lost > 0 && this.phase === 'open') this.enterRecovery();
     const delivered = this.delivered - before.delivered;
     if (this.phase === 'recovery') this.reduceProportionally(delivered, hasAdvanced, before.lost);
-    else if (delivered > 0 && (hasAdvanced || this.reordering > DUPLICATE_THRESHOLD))
+    else if (
+      delivered > 0 &&
+      !this.isCapped &&
+      (hasAdvanced || this.reordering > DUPLICATE_THRESHOLD)
+    )
       this.cubic.grow(delivered, nowMs, this.minRttMs);
     this.armProbe(nowMs);
   }

@@ -1,8 +1,20 @@
 /** What goes through a tunnel: both families outside and inside, every size, narrow links, many streams. */
 import assert from 'node:assert/strict';
-import { connected, SERVER_IP, CLIENT_IP, tunnel, type Tunnel } from './ends.ts';
+import { resolve } from 'node:path';
+import {
+  CLIENT_IP,
+  connected,
+  makeKey,
+  NODE,
+  SERVER_IP,
+  startClient,
+  startServer,
+  tunnel,
+  type Tunnel,
+} from './ends.ts';
 import { receiveFile, sendFile } from './helpers.ts';
 import { netTest, pass, until, type Host } from './netns.ts';
+import { difference, hostState } from './state.ts';
 import { iperf, iperfServer, ping, reaches, readIperf, startIperf } from './traffic.ts';
 import { INTERNET, LAN, narrow, SERVER, world, type World } from './world.ts';
 
@@ -257,19 +269,51 @@ netTest('loses nothing while keys change every two seconds under load', ['iperf3
   }
 });
 
-netTest('keeps a tunnel to the peer only, with --no-default-routes', [], async (bed) => {
-  const hosts: World = world(bed);
-  const rules = hosts.client.run('ip rule') + hosts.client.run('ip -6 rule');
-  await tunnel(bed, hosts, SERVER[4], { both: ['--no-default-routes'] });
-  assert.equal(hosts.client.run('ip rule') + hosts.client.run('ip -6 rule'), rules);
-  assert.equal(ping(hosts.client, INTERNET[4], '-c 2 -W 1').received, 0);
-  // What is outside goes its old way.
-  assert.equal(ping(hosts.client, SERVER[4]).received, 1);
-});
+/** In place of the executable, the source as NO_DEFAULT_ROUTES=1 builds it. */
+const BUILT_WITHOUT = [
+  ...['env', 'NO_DEFAULT_ROUTES=1', 'sh', '-c', 'main=$1; shift 2; exec "$0" "$main" "$@"'],
+  ...[NODE, resolve(import.meta.dirname, '../src/main.ts')],
+];
+
+for (const [how, options, wrapper] of [
+  ['with --no-default-routes', ['--no-default-routes'], []],
+  ['as built without default routes', [], BUILT_WITHOUT],
+] as const)
+  netTest(`keeps a tunnel to the peer only, ${how}`, [], async (bed) => {
+    const hosts: World = world(bed);
+    const before = { client: hostState(hosts.client), server: hostState(hosts.server) };
+    const key = makeKey(bed);
+    const ends = {
+      server: startServer(bed, hosts.server, { key, options, wrapper }),
+      client: startClient(bed, hosts.client, { key, options, wrapper, address: SERVER[4] }),
+    };
+    await connected(ends.client);
+    assert.equal(ping(hosts.client, INTERNET[4], '-c 2 -W 1').received, 0);
+    // What is outside goes its old way.
+    assert.equal(ping(hosts.client, SERVER[4]).received, 1);
+    for (const role of ['client', 'server'] as const) {
+      const during = hostState(hosts[role]);
+      for (const part of ['IPv4 rules', 'IPv6 rules', 'sysctls'])
+        assert.deepEqual(withoutTun(during[part]), before[role][part], part);
+      // The addresses of the tunnel are protected, and that is all.
+      for (const family of ['iptables', 'ip6tables'])
+        assert.match(during[family] ?? '', /^\*raw\n-A PREROUTING .* -j DROP$/);
+      assert.equal(await ends[role].daemon.stop(), 0, ends[role].daemon.output);
+      assert.deepEqual(difference(before[role], hostState(hosts[role])), []);
+    }
+  });
+
+/** Without what every device has. */
+const withoutTun = (sysctls = ''): string =>
+  sysctls
+    .split('\n')
+    .filter((line) => !/^net\.ipv[46]\.(conf|neigh)\.tun0\./.test(line))
+    .join('\n');
 
 netTest('takes only the networks given with --route', [], async (bed) => {
   const hosts = world(bed);
   hosts.internet.run('ip address add 198.51.100.9/32 dev lo');
+  const before = hostState(hosts.client);
   const { client } = await tunnel(bed, hosts, SERVER[4], {
     client: ['--route', `${INTERNET[4]}/32`, '--route', `${INTERNET[6]}/128`],
   });
@@ -279,4 +323,6 @@ netTest('takes only the networks given with --route', [], async (bed) => {
   assert.equal(ping(hosts.client, '198.51.100.9', '-c 2 -W 1').received, 0);
   assert.match(hosts.client.run('ip route get 198.51.100.9'), /dev eth0/);
   assert.equal(ping(hosts.client, LAN[4]).received, 1);
+  assert.equal(await client.daemon.stop(), 0, client.daemon.output);
+  assert.deepEqual(difference(before, hostState(hosts.client)), []);
 });
