@@ -4,8 +4,9 @@
  * Sysctls are the one thing that instances share: each instance that needs one has a record of it,
  * with the value found by the first, and the last of them puts that back.
  */
-import type { Header, Journal, JournalDirectory, JournalRecord } from './journal.ts';
+import type { Journal, JournalDirectory } from './journal.ts';
 import { FOUND } from './os.ts';
+import type { Header, JournalRecord } from './record.ts';
 import { Failure } from './report.ts';
 import { commandFailure, commandLine, sysctlLine, undoLine } from './rules.ts';
 import type { Change, Outcome, Runner } from './rules.ts';

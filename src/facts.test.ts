@@ -15,12 +15,16 @@ import type { Runner } from './rules.ts';
 // Captured from iproute2 6.1.
 const RULES =
   '[{"priority":0,"src":"all","table":"255"},{"priority":28001,"src":"all","fwmark":"0x4000","fwmask":"0x4000","table":"100"},{"priority":28002,"not":null,"src":"all","fwmark":"0x1001","table":"4097"},{"priority":32766,"src":"all","table":"254","suppress_prefixlen":0}]';
+const SOURCE_RULES =
+  '[{"priority":100,"src":"192.0.2.1","table":"9"},{"priority":101,"src":"192.0.2.0","srclen":24,"table":"9"},{"priority":102,"src":"2001:db8::","srclen":32,"table":"9"},{"priority":103,"src":"192.0.2.1","oif":"v0","uid_start":0,"uid_end":5,"table":"9"},{"priority":104,"src":"192.0.2.1","dst":"198.51.100.0","dstlen":24,"table":"9"},{"priority":105,"src":"192.0.2.1","fwmark":"0x7","table":"9"}]';
 const ROUTES4 =
   '[{"dst":"default","dev":"ppp0","scope":"253","metric":300,"flags":["linkdown"]},{"dst":"default","gateway":"10.0.0.1","dev":"eth0","protocol":"16","metric":100,"flags":[]},{"type":"7","dst":"default","dev":"lo","table":"777","metric":4096,"flags":[],"pref":"medium"},{"type":"2","dst":"127.0.0.0/8","dev":"lo","table":"255","protocol":"2","scope":"254","prefsrc":"127.0.0.1","flags":[]}]';
 const ROUTES6 =
   '[{"type":"7","dst":"default","dev":"lo","metric":4294967295,"flags":[],"pref":"medium"},{"dst":"default","gateway":"fe80::1","dev":"eth0","protocol":"9","metric":1024,"flags":[],"expires":1790,"pref":"medium"}]';
 const MULTIPATH =
   '[{"dst":"default","flags":[],"nexthops":[{"gateway":"10.0.0.1","dev":"eth0","weight":1,"flags":[]},{"gateway":"10.1.0.1","dev":"eth1","weight":1,"flags":[]}]}]';
+const NETWORKS =
+  '[{"dst":"10.0.0.0/24","dev":"eth0","protocol":"2","scope":"253","prefsrc":"10.0.0.2","flags":[]},{"dst":"10.9.0.1","gateway":"10.7.0.1","dev":"eth0","flags":["onlink"]},{"dst":"default","gateway":"10.1.0.1","dev":"eth1","table":"4608","flags":[]}]';
 const OVER_IPV6 =
   '[{"dst":"default","via":{"family":"inet6","host":"fe80::1"},"dev":"eth0","flags":[]}]';
 // Captured from nft 1.0.6.
@@ -55,12 +59,27 @@ const ADDRESSES =
 
 describe('facts', () => {
   it('parses rules with marks, masks and tables', () => {
+    const plain = { isInverted: false, mask: 0xffffffff, source: '', isPlain: true };
     assert.deepEqual(parseRules(RULES), [
-      { isInverted: false, preference: 0, mark: 0, mask: 0xffffffff, table: 255 },
-      { isInverted: false, preference: 28001, mark: 0x4000, mask: 0x4000, table: 100 },
-      { isInverted: true, preference: 28002, mark: 0x1001, mask: 0xffffffff, table: 4097 },
-      { isInverted: false, preference: 32766, mark: 0, mask: 0xffffffff, table: 254 },
+      { ...plain, preference: 0, mark: 0, table: 255 },
+      { ...plain, preference: 28001, mark: 0x4000, mask: 0x4000, table: 100, isPlain: false },
+      { ...plain, isInverted: true, preference: 28002, mark: 0x1001, table: 4097, isPlain: false },
+      { ...plain, preference: 32766, mark: 0, table: 254, isPlain: false },
     ]);
+  });
+
+  it('parses rules with a source, and knows those that look at nothing else', () => {
+    assert.deepEqual(
+      parseRules(SOURCE_RULES).map(({ source, isPlain }) => [source, isPlain]),
+      [
+        ['192.0.2.1', true],
+        ['192.0.2.0/24', true],
+        ['2001:db8::/32', true],
+        ['192.0.2.1', false],
+        ['192.0.2.1', false],
+        ['192.0.2.1', false],
+      ],
+    );
   });
 
   it('finds the default routes, best first, with and without a gateway', () => {
@@ -75,6 +94,26 @@ describe('facts', () => {
     );
     assert.deepEqual(parseRoutes(MULTIPATH).defaults[0]?.gateway, '10.0.0.1');
     assert.deepEqual(parseRoutes(OVER_IPV6).defaults[0]?.gateway, 'fe80::1');
+  });
+
+  it('lists the routes of every table, one for each next hop', () => {
+    const none = { isOnlink: false, gateway: '', source: '', metric: 0, table: 254 };
+    assert.deepEqual(parseRoutes(ROUTES4).routes, [
+      { ...none, destination: 'default', device: 'ppp0', metric: 300 },
+      { ...none, destination: 'default', device: 'eth0', gateway: '10.0.0.1', metric: 100 },
+    ]);
+    assert.deepEqual(parseRoutes(NETWORKS).routes, [
+      { ...none, destination: '10.0.0.0/24', device: 'eth0', source: '10.0.0.2' },
+      { ...none, destination: '10.9.0.1', device: 'eth0', gateway: '10.7.0.1', isOnlink: true },
+      { ...none, destination: 'default', device: 'eth1', gateway: '10.1.0.1', table: 4608 },
+    ]);
+    assert.deepEqual(
+      parseRoutes(MULTIPATH).routes.map(({ device, gateway }) => [device, gateway]),
+      [
+        ['eth0', '10.0.0.1'],
+        ['eth1', '10.1.0.1'],
+      ],
+    );
   });
 
   it('takes an unreachable default for none, and knows an advertised one', () => {

@@ -8,6 +8,7 @@ import { readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
 import { PROBES } from './os.ts';
 import type { Platform, ProbeName } from './os.ts';
+import { commandLine } from './rules.ts';
 import type { Runner } from './rules.ts';
 
 /** A default route of table main. */
@@ -18,6 +19,21 @@ export interface DefaultRoute {
   readonly metric: number;
   /** Learnt from a router advertisement by the kernel. */
   readonly advertised: boolean;
+}
+
+/** A way to some addresses. */
+export interface Route {
+  readonly table: number;
+  /** 'default', or an address with or without a prefix length. */
+  readonly destination: string;
+  readonly device: string;
+  /** '' where the destination is on the device's own network. */
+  readonly gateway: string;
+  /** The gateway need not be on a network of the device. */
+  readonly isOnlink: boolean;
+  readonly metric: number;
+  /** The address packets leave from; '' where the kernel chooses. */
+  readonly source: string;
 }
 
 /** A base chain of nft through which forwarded packets go. */
@@ -35,6 +51,10 @@ export interface PolicyRule {
   readonly mark: number;
   readonly mask: number;
   readonly table: number;
+  /** An address with or without a prefix length; '' for any. */
+  readonly source: string;
+  /** Looks at nothing but the source, and leads to the whole table. */
+  readonly isPlain: boolean;
 }
 
 export interface Facts {
@@ -49,6 +69,9 @@ export interface Facts {
   /** Best first. */
   readonly defaults4: readonly DefaultRoute[];
   readonly defaults6: readonly DefaultRoute[];
+  /** Of all tables, a line for each next hop. */
+  readonly routes4: readonly Route[];
+  readonly routes6: readonly Route[];
   /** Which probes succeeded: 'raw4', 'nat6', … */
   readonly present: ReadonlySet<ProbeName>;
   /** Why the others did not, for a warning. */
@@ -75,6 +98,8 @@ const NOTHING: Omit<Facts, 'present' | 'reasons'> = {
   tables: new Set(),
   defaults4: [],
   defaults6: [],
+  routes4: [],
+  routes6: [],
   hasIpv6: false,
   advertisedInterfaces: [],
 };
@@ -103,41 +128,69 @@ const TABLE_MAIN = 254;
 const PROTOCOL_ADVERTISEMENT = 9;
 const UNICAST = 1;
 
+/** What else a policy rule may look at, or lead to, as ip-rule(8) prints it; the mark is told apart. */
+const CONDITIONS = [
+  ...['not', 'iif', 'oif', 'tos', 'ipproto', 'sport', 'sport_start', 'dport', 'dport_start'],
+  ...['uid_start', 'tun_id', 'l3mdev', 'goto', 'action', 'suppress_prefixlen'],
+];
+
 /** Parses `ip -N -j rule show`. */
 export function parseRules(json: string): readonly PolicyRule[] {
-  return objects(json).map((rule) => ({
-    isInverted: 'not' in rule,
-    preference: number(rule.priority, 0),
-    mark: number(rule.fwmark, 0),
-    mask: number(rule.fwmask, 0xffffffff),
-    table: number(rule.table, 0),
-  }));
+  return objects(json).map((rule) => {
+    const source = text(rule.src);
+    const isAny = source === '' || source === 'all';
+    return {
+      isInverted: 'not' in rule,
+      preference: number(rule.priority, 0),
+      mark: number(rule.fwmark, 0),
+      mask: number(rule.fwmask, 0xffffffff),
+      table: number(rule.table, 0),
+      source: isAny ? '' : `${source}${'srclen' in rule ? `/${number(rule.srclen, 0)}` : ''}`,
+      isPlain:
+        number(rule.fwmark, 0) === 0 &&
+        ['', 'all'].includes(text(rule.dst)) &&
+        CONDITIONS.every((name) => !(name in rule)),
+    };
+  });
 }
 
 /** Parses `ip -N -j route show table all`. */
 export function parseRoutes(json: string): {
   readonly tables: ReadonlySet<number>;
   readonly defaults: readonly DefaultRoute[];
+  readonly routes: readonly Route[];
 } {
   const tables = new Set<number>();
   const defaults: DefaultRoute[] = [];
+  const routes: Route[] = [];
   for (const route of objects(json)) {
     const table = number(route.table, TABLE_MAIN);
     tables.add(table);
-    if (table !== TABLE_MAIN || text(route.dst) !== 'default') continue;
     if (number(route.type, UNICAST) !== UNICAST) continue;
+    const hops = Array.isArray(route.nexthops) ? objects(JSON.stringify(route.nexthops)) : [route];
+    const found = hops.map((hop) => hopOf(table, route, hop));
+    routes.push(...found);
+    if (table !== TABLE_MAIN || text(route.dst) !== 'default') continue;
     // Several next hops (multipath): any of them says that there is a way out.
-    const hop = Array.isArray(route.nexthops) ? objects(JSON.stringify(route.nexthops))[0] : route;
-    const via = typeof hop?.via === 'object' && hop.via !== null ? (hop.via as Json) : undefined;
-    defaults.push({
-      device: text(hop?.dev),
-      gateway: text(hop?.gateway) || text(via?.host),
-      metric: number(route.metric, 0),
-      advertised: number(route.protocol, 0) === PROTOCOL_ADVERTISEMENT,
-    });
+    const [{ device, gateway, metric } = { device: '', gateway: '', metric: 0 }] = found;
+    const advertised = number(route.protocol, 0) === PROTOCOL_ADVERTISEMENT;
+    defaults.push({ device, gateway, metric, advertised });
   }
   defaults.sort((a, b) => a.metric - b.metric);
-  return { tables, defaults };
+  return { tables, defaults, routes };
+}
+
+function hopOf(table: number, route: Json, hop: Json): Route {
+  const via = typeof hop.via === 'object' && hop.via !== null ? (hop.via as Json) : undefined;
+  return {
+    table,
+    destination: text(route.dst),
+    device: text(hop.dev),
+    gateway: text(hop.gateway) || text(via?.host),
+    isOnlink: Array.isArray(hop.flags) && hop.flags.includes('onlink'),
+    metric: number(route.metric, 0),
+    source: text(route.prefsrc),
+  };
 }
 
 /** Accepting in front of these could skip what others do there (MSS clamps, marks). */
@@ -185,9 +238,10 @@ export async function readFacts(platform: Platform, runner: Runner): Promise<Fac
     if (command === undefined) continue;
     const first = platform.instead[name];
     if (first !== undefined && output.has(first)) continue;
-    const outcome = await runner.run(command.split(' '));
+    const argv = command.split(' ');
+    const outcome = await runner.run(argv);
     if (outcome.status === 0) output.set(name, outcome.stdout);
-    else reasons.set(name, `"${command}" ${outcome.reason}`);
+    else reasons.set(name, `"${commandLine(argv)}" ${outcome.reason}`);
   }
   const of = (name: ProbeName): string => output.get(name) ?? '';
   const present = new Set(output.keys());
@@ -205,6 +259,8 @@ export async function readFacts(platform: Platform, runner: Runner): Promise<Fac
     tables: new Set([...four.tables, ...six.tables]),
     defaults4: four.defaults,
     defaults6: six.defaults,
+    routes4: four.routes,
+    routes6: six.routes,
     present,
     reasons,
     hasIpv6: runner.readSysctl('net/ipv6/conf/all/disable_ipv6') !== undefined,
@@ -215,6 +271,26 @@ export async function readFacts(platform: Platform, runner: Runner): Promise<Fac
     advertisedInterfaces: [
       ...new Set(six.defaults.filter((route) => route.advertised).map((route) => route.device)),
     ].filter((device) => value(`net/ipv6/conf/${device}/accept_ra`) === 1),
+  };
+}
+
+/** What of the facts the ways of links follow from, as it is now. Failing commands find nothing. */
+export async function readWays(
+  { probes }: Platform,
+  runner: Runner,
+): Promise<Pick<Facts, 'addresses' | 'rules' | 'routes4' | 'routes6'>> {
+  const ask = async (name: ProbeName): Promise<string> => {
+    const command = probes[name];
+    if (command === undefined) return '';
+    const outcome = await runner.run(command.split(' '));
+    return outcome.status === 0 ? outcome.stdout : '';
+  };
+  const rules = async (name: ProbeName) => parseRules(await ask(name));
+  return {
+    addresses: parseAddresses(await ask('addresses')),
+    rules: [...(await rules('rules4')), ...(await rules('rules6'))],
+    routes4: parseRoutes(await ask('routes4')).routes,
+    routes6: parseRoutes(await ask('routes6')).routes,
   };
 }
 

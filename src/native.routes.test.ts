@@ -1,4 +1,4 @@
-/** That the addon tells of changes to the network: addresses, routes and rules. */
+/** That the addon tells of changes to the network: addresses, routes, rules and interfaces. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { inNamespace, ip, native, until } from '../test/nativebed.ts';
@@ -10,6 +10,7 @@ const CHANGES = [
   'rule add from 10.5.0.1 lookup 99',
   '-6 route add fd04::/64 dev lo',
   '-6 rule add from fd05::1 lookup 99',
+  'link set lo down',
 ];
 
 inNamespace('changes of the network', import.meta.url, () => {

@@ -52,6 +52,10 @@ describe('templates', () => {
         ...platform.connected,
         ...platform.everySession,
         ...platform.enter,
+        ...platform.refresh,
+        ...(platform.link ?? []),
+        ...(platform.linkRule ?? []),
+        ...(platform.linkRoute ?? []),
       ];
       const needs = new Set(rows.flatMap((row) => row.need?.split(' ') ?? []));
       for (const change of expandRows(rows, variables, needs)) {

@@ -26,6 +26,9 @@ const client: HostSettings = {
   port: 443,
 };
 const server: HostSettings = { ...client, role: 'server' };
+const eth0 = { name: 'eth0', device: 'eth0', address: '', gateways: [] };
+const links = [eth0, { ...eth0, name: 'b', device: '', address: '203.0.113.2' }];
+const bonded: HostSettings = { ...client, links, mostLinks: links.length };
 const NO_IPTABLES = /^ip6?tables /;
 /** What the host lacks comes last. */
 const CASES: readonly (readonly [string, HostSettings, RegExp?])[] = [
@@ -33,9 +36,11 @@ const CASES: readonly (readonly [string, HostSettings, RegExp?])[] = [
   ['client, split', { ...client, routes: ['10.0.0.0/8', '10.0.0.0/8', 'fd50::/32'] }],
   ['client, gateway', { ...client, gateway: '203.0.113.9' }],
   ['client, no default routes', { ...client, defaultRoutes: false }],
+  ['client, links, no default routes', { ...bonded, defaultRoutes: false }],
   ['server', { ...server, routes: ['10.0.0.0/8', 'fd50::/32'] }],
   ['server, external', { ...server, externalIp: '203.0.113.2' }],
   ['server, no default routes', { ...server, defaultRoutes: false }],
+  ['client, links, nft', bonded, NO_IPTABLES],
   ['client, nft', { ...client, gateway: '203.0.113.9' }, NO_IPTABLES],
   ['server, nft', { ...server, routes: ['10.0.0.0/8', 'fd50::/32'] }, NO_IPTABLES],
   ['server, external, nft', { ...server, externalIp: '203.0.113.2' }, NO_IPTABLES],

@@ -1,11 +1,13 @@
 /**
- * What one instance wants and what this host can do, in the terms of os.ts: the numbers it has for
- * itself, the facts that rows `need`, the values of their variables. Decides; changes nothing.
+ * What one instance wants and what this host can do, in the terms of os.ts: the facts that rows `need`,
+ * the values of their variables. Decides; changes nothing.
  */
 import { isIPv6 } from 'node:net';
 import { canonicalAddress, isIpv6Usable } from './facts.ts';
 import type { Facts, PolicyRule } from './facts.ts';
-import type { Header } from './journal.ts';
+import type { HostLink } from './linkroutes.ts';
+import { FIRST_NUMBER, MARKS_MASK } from './numbers.ts';
+import type { Numbers } from './numbers.ts';
 import { PROBES, pointToPoint } from './os.ts';
 import type { LISTS, ProbeName, SCALARS } from './os.ts';
 import { Failure } from './report.ts';
@@ -15,7 +17,7 @@ export interface HostSettings {
   readonly role: 'server' | 'client';
   /** Interface name; the device exists when `up` is called. */
   readonly tun: string;
-  /** Inner addresses; the IPv6 pair may be '' for none. */
+  /** Inner addresses; '' for none: of IPv6, or where a script sets them. */
   readonly localIp: string;
   readonly peerIp: string;
   readonly localIp6: string;
@@ -39,78 +41,18 @@ export interface HostSettings {
   readonly gatewayDevice?: string;
   /** UDP port of the server. */
   readonly port: number;
-  /** Client: addresses of the server that are known, for a plan. */
+  /** Client: addresses of the server that are known. */
   readonly servers?: readonly string[];
+  /** Client: the links that are bound to something; none where there is one that is not. */
+  readonly links?: readonly HostLink[];
+  /** Client: how many links there may come to be. */
+  readonly mostLinks?: number;
+  /** Client: interfaces with a default route are links too. */
+  readonly isAuto?: boolean;
 }
 
 type VariableName = (typeof SCALARS)[number] | (typeof LISTS)[number];
 type AllVariables = Readonly<Record<VariableName, string | readonly string[]>>;
-
-/** What one instance has for itself in its network namespace. */
-export interface Numbers {
-  readonly mark: number;
-  readonly table: number;
-  readonly tableOut: number;
-  /** First of PREFERENCES preferences. */
-  readonly preference: number;
-}
-
-/**
- * Marks and tables are 0x1000 + k: clear of the bits that Kubernetes (0x4000, 0x8000), Tailscale
- * (0xff0000) and Cilium (0xf00) match by mask. Rules stand in front of table main (32766), behind
- * what an administrator put at small numbers.
- */
-const FIRST_NUMBER = 0x1000;
-const MARKS_MASK = 0xffffff00;
-const FIRST_TABLE_OUT = 0x1100;
-const FIRST_PREFERENCE = 28_000;
-const CANDIDATES = 256;
-export const PREFERENCES = 4;
-
-/** Numbers that neither the host nor another instance of this namespace (`others`) uses. Throws a `Failure`. */
-export function chooseNumbers(
-  settings: HostSettings,
-  facts: Facts,
-  others: readonly Header[],
-): Numbers {
-  const tables = new Set([
-    ...facts.tables,
-    ...facts.rules.map((rule) => rule.table),
-    ...others.flatMap((other) => other.tables),
-  ]);
-  const preferences = new Set([
-    ...facts.rules.map((rule) => rule.preference),
-    ...others.flatMap((other) => other.preferences),
-  ]);
-  const isMarkTaken = (mark: number): boolean =>
-    others.some((other) => other.mark === mark) ||
-    facts.rules
-      // The rules of our own kind exempt the marks of all of us.
-      .filter((rule) => rule.mark !== FIRST_NUMBER || rule.mask !== MARKS_MASK)
-      .some((rule) => rule.mark !== 0 && ((mark ^ rule.mark) & rule.mask) === 0);
-  if (settings.table !== 0 && tables.has(settings.table)) {
-    throw new Failure(
-      `routing table ${settings.table}`,
-      'it is in use',
-      'give another, or leave --table out',
-    );
-  }
-  const index = Number(/\d+$/.exec(settings.tun)?.[0] ?? 0);
-  for (let i = 0; i < CANDIDATES; i += 1) {
-    const k = (process.pid * 7 + index + i) % CANDIDATES;
-    const table = settings.table === 0 ? FIRST_NUMBER + k : settings.table;
-    const mark = settings.mark === 0 ? FIRST_NUMBER + k : settings.mark;
-    const tableOut = FIRST_TABLE_OUT + k;
-    const preference = FIRST_PREFERENCE + PREFERENCES * k;
-    const isFree =
-      !tables.has(table) &&
-      !tables.has(tableOut) &&
-      (settings.mark !== 0 || !isMarkTaken(mark)) &&
-      [0, 1, 2, 3].every((offset) => !preferences.has(preference + offset));
-    if (isFree) return { mark, table, tableOut, preference };
-  }
-  throw new Failure('cannot choose a routing table', 'all of ours are in use', 'run vpn cleanup');
-}
 
 /** Tables that an instance makes for itself (os/nft.ts). */
 const OWN_TABLE = /^vpn-\d+$/;
@@ -223,14 +165,16 @@ export class Situation {
     const isEverything = !isServer && isDefault && !isSplit;
     checkAddresses(settings, facts);
     const external =
-      isServer && isDefault && externalIp !== '' ? externalRoute(settings, facts) : undefined;
+      isServer && isDefault && externalIp !== '' && facts.present.has('addresses')
+        ? externalRoute(settings, facts)
+        : undefined;
     const list = (value: string): readonly string[] => (value === '' ? [] : [value]);
     const is6 = (value: string): boolean => value.includes(':');
     this.variables = {
       TUN: settings.tun,
       MTU: String(settings.mtu),
-      LOCAL: settings.localIp,
-      PEER: settings.peerIp,
+      LOCAL: list(settings.localIp),
+      PEER: list(settings.peerIp),
       LOCAL6: list(settings.localIp6),
       PEER6: list(settings.peerIp6),
       MARK: String(numbers.mark),
@@ -266,6 +210,14 @@ export class Situation {
       SERVER6: [],
       VIA: [],
       VIA_IF: [],
+      // Those of `Platform.link` and `linkRoute` come with each link.
+      LINK_MARK: [],
+      LINK_TABLE: [],
+      LINK_PREF: [],
+      LINK_TO: [],
+      LINK_VIA: [],
+      LINK_IF: [],
+      STRICT_IF: [],
     };
     const hold = (need: string, holds: boolean): void => {
       if (holds) this.#needs.add(need);

@@ -1,17 +1,10 @@
 /** Linux, with iproute2 and iptables, or nft where there is no iptables. */
+import { COMMENT, inserted, IP6TABLES, IPTABLES, validMarks } from './iptables.ts';
+import { linuxLink, linuxLinkRoute, linuxLinkRule } from './links.ts';
 import { nftDevice, nftForwarding, nftMarks, nftMss, nftProbes } from './nft.ts';
 import { pointToPoint } from './platform.ts';
 import type { Platform, Row } from './platform.ts';
 
-/** An inserted firewall line; its undo is the same command with one word changed. */
-function inserted(need: string, up: string): Row {
-  return { need, up, down: up.replace(' -I ', ' -D ') };
-}
-
-const COMMENT = '-m comment --comment vpn:$TAG';
-/** The xtables lock is waited for, but not longer than a command may take (rules.ts). */
-const IPTABLES = 'iptables -w 4';
-const IP6TABLES = 'ip6tables -w 4';
 const SYN = '-p tcp --tcp-flags SYN,RST SYN';
 
 const linuxDevice: readonly Row[] = [
@@ -171,12 +164,7 @@ const linuxConnected: readonly Row[] = [
   // A reply on a link comes from where, unmarked, the route leads into the tunnel: with strict
   // rp_filter (ip-sysctl.rst, src_valid_mark), and with the rpfilter of a firewall (firewalld's for
   // IPv6), it needs the mark back. Which of them a host has is not to be seen from outside.
-  {
-    need: 'route4',
-    sysctl: 'net/ipv4/conf/all/src_valid_mark',
-    value: '1',
-    optional: true,
-  },
+  validMarks('route4'),
   inserted(
     'route4 mangle4',
     `${IPTABLES} -t mangle -I POSTROUTING -p udp -m mark --mark $MARK ${COMMENT} -j CONNMARK --save-mark`,
@@ -338,6 +326,9 @@ export const linux: Platform = {
   everySession: linuxIpv6,
   enter: linuxEnter,
   refresh: linuxRefresh,
+  link: linuxLink,
+  linkRule: linuxLinkRule,
+  linkRoute: linuxLinkRoute,
   absent:
     /No such (process|file or directory|device)|Cannot find device|FIB table does not exist|[Aa]ddress not found|Cannot assign requested address|does a matching rule exist|No chain\/target\/match by that name|table '\w+' does not exist/,
 };

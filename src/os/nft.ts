@@ -109,14 +109,19 @@ export const nftForwarding: readonly Row[] = pointToPoint
       ...forward('default ipv6-forward', 'ip6', '6', '$PEER6'),
     ];
 
-const marks = (need: string, family: string): readonly Row[] => [
+const marks = (need: string, family: string, mark: string): readonly Row[] => [
   chain(need, family, 'out', POSTROUTING),
-  add(need, family, 'out', 'meta l4proto udp meta mark $MARK ct mark set meta mark'),
+  add(need, family, 'out', `meta l4proto udp meta mark ${mark} ct mark set meta mark`),
   chain(need, family, 'in', PREROUTING),
-  add(need, family, 'in', 'meta l4proto udp ct mark $MARK meta mark set ct mark'),
+  add(need, family, 'in', `meta l4proto udp ct mark ${mark} meta mark set ct mark`),
 ];
 
 export const nftMarks: readonly Row[] = [
-  ...marks('route4 nft-mangle4', 'ip'),
-  ...marks('route6 nft-mangle6', 'ip6'),
+  ...marks('route4 nft-mangle4', 'ip', '$MARK'),
+  ...marks('route6 nft-mangle6', 'ip6', '$MARK'),
+];
+
+export const nftLinkMarks: readonly Row[] = [
+  ...marks('nft-mangle4', 'ip', '$LINK_MARK'),
+  ...marks('nft-mangle6', 'ip6', '$LINK_MARK'),
 ];

@@ -102,6 +102,19 @@ export interface Platform {
     tun: string,
     output: ReadonlyMap<ProbeName, string>,
   ) => { readonly gateway: string; readonly device: string } | undefined;
+  /**
+   * Client, for each link that is bound, before its socket is opened; none where links cannot be. From then
+   * on its packets, with $LINK_MARK, take $LINK_TABLE.
+   */
+  readonly link?: readonly Row[];
+  /** The rule that leads them there, as part of it; made anew when another program's comes in front of it. */
+  readonly linkRule?: readonly Row[];
+  /**
+   * Client, one route of a link's table, to $LINK_TO, as it comes and goes ("gone4", "gone6"): by
+   * $LINK_VIA on $LINK_IF ("via4", "via6"), which need not be on a network there ("onlink4", "onlink6")
+   * or is of IPv6 ("across4"); or on $LINK_IF itself ("direct4", "direct6"). Taken back by `link`.
+   */
+  readonly linkRoute?: readonly Row[];
   /** Facts from the output of the probes, where facts.ts does not know what they print. */
   readonly facts?: (
     output: ReadonlyMap<ProbeName, string>,
@@ -146,8 +159,6 @@ export type ProbeName = (typeof PROBES)[number];
 export const SCALARS = [
   'TUN',
   'MTU',
-  'LOCAL',
-  'PEER',
   'MARK',
   'MARKS',
   'TABLE',
@@ -160,6 +171,8 @@ export const SCALARS = [
 ] as const;
 /** Those with any number of values: a row stands for one row each, none for none. */
 export const LISTS = [
+  'LOCAL',
+  'PEER',
   'LOCAL6',
   'PEER6',
   'NET4',
@@ -181,6 +194,13 @@ export const LISTS = [
   'SERVER6',
   'VIA',
   'VIA_IF',
+  'LINK_MARK',
+  'LINK_TABLE',
+  'LINK_PREF',
+  'LINK_TO',
+  'LINK_VIA',
+  'LINK_IF',
+  'STRICT_IF',
 ] as const;
 
 /** Replaced by esbuild: the tables of the other variant are then not in the bundle. */
