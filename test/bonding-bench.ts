@@ -271,15 +271,15 @@ function variantTable(profiles: readonly Profile[], results: Results): string {
 }
 
 function chart(lines: readonly Line[]): string {
-  const bars = lines.map(({ profile, a, b, both }) => ({
-    label: profile.name,
+  const isWhole = lines.every(({ a, b }) => a !== undefined && b !== undefined);
+  const bars = lines.map(({ profile, a, b, both }) => {
+    const alone = Math.max(a?.mbit ?? 0, b?.mbit ?? 0);
+    const values = isWhole ? [alone, both?.mbit ?? 0] : [both?.mbit ?? 0];
     // A few links bring three hundred: shares of the sum fit one picture.
-    values: [Math.max(a?.mbit ?? 0, b?.mbit ?? 0), both?.mbit ?? 0].map(
-      (mbit) => (mbit / sumMbit(profile)) * 100,
-    ),
-  }));
+    return { label: profile.name, values: values.map((mbit) => (mbit / sumMbit(profile)) * 100) };
+  });
   const title = 'One TCP stream: share of what both links carry together';
-  return barChart(title, ['the better link alone', 'both'], bars, '%');
+  return barChart(title, isWhole ? ['the better link alone', 'both'] : ['both'], bars, '%');
 }
 
 async function main(): Promise<void> {
