@@ -1,7 +1,7 @@
 /** The services as a whole, on real sockets; the tunnel is a stand-in, it is not the subject. */
 import { deepEqual, equal, match, ok, rejects } from 'node:assert/strict';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { ABOUT, linkStatus, tunnelStatus } from '../../test/statussamples.ts';
@@ -23,7 +23,7 @@ const running: DaemonServices[] = [];
 
 beforeEach(() => {
   // The script must lie where only root can write.
-  folder = mkdtempSync(process.geteuid?.() === 0 ? '/root/vpn-d-' : join(tmpdir(), 'vpn-d-'));
+  folder = mkdtempSync(join(process.geteuid?.() === 0 ? homedir() : tmpdir(), 'vpn-d-'));
   tunnel = tunnelStatus([linkStatus(), linkStatus({ id: 1, name: 'lte' })]);
   looks = 0;
   done = [];

@@ -1,5 +1,6 @@
 import { deepEqual, equal, ok, throws } from 'node:assert/strict';
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { Random } from '../../test/random.ts';
@@ -127,7 +128,7 @@ describe('the status script', { skip }, () => {
   let warnings: string[];
 
   beforeEach(() => {
-    folder = mkdtempSync('/root/vpn-hooks-');
+    folder = mkdtempSync(join(homedir(), 'vpn-hooks-'));
     output = join(folder, 'output');
     warnings = [];
     settings = {

@@ -9,7 +9,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { Failure } from '../report.ts';
@@ -24,7 +24,7 @@ let script = '';
 
 beforeEach(() => {
   // Not below the folder for temporary files, where everybody can write.
-  folder = skip === false ? mkdtempSync('/root/vpn-trusted-') : mkdtempSync(join(tmpdir(), 'vpn-'));
+  folder = mkdtempSync(join(skip === false ? homedir() : tmpdir(), 'vpn-trusted-'));
   mkdirSync(join(folder, 'hooks'), { mode: 0o755 });
   script = join(folder, 'hooks', 'updown.sh');
   writeFileSync(script, '#!/bin/sh\n', { mode: 0o700 });
