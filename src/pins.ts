@@ -49,6 +49,7 @@ export class Pins {
 
   /** Where a packet with this verdict goes; undefined: over all links. */
   find(verdict: number, alive: readonly Link[]): Pin | undefined {
+    if (this.byFilter.length === 0) return undefined;
     this.alive = alive;
     return this.byFilter[firstMatch(verdict, this.isUsable)];
   }
