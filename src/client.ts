@@ -17,6 +17,13 @@ const HANDSHAKE_GAP_MS = 1_000;
 /** How long to wait after the server refused: long enough to be no load, short enough to be no pain. */
 const REFUSED_WAIT_MS = 3_000;
 
+/** Why a server refuses; whatever else it may say is of a later version. */
+const WHY: Readonly<Record<number, 'no-common-cipher' | 'addresses-differ' | 'modes-differ'>> = {
+  [VerdictCode.noCommonCipher]: 'no-common-cipher',
+  [VerdictCode.addressesDiffer]: 'addresses-differ',
+  [VerdictCode.modesDiffer]: 'modes-differ',
+};
+
 export class ClientPeering implements Peering {
   session: Session | undefined = undefined;
   private readonly context: PeeringContext;
@@ -157,6 +164,7 @@ export class ClientPeering implements Peering {
       instance: this.instance,
       session: this.localId,
       ciphers: config.ciphers,
+      modes: config.modes,
       serverIp: config.serverIp,
       clientIp: config.clientIp,
     };
@@ -286,9 +294,7 @@ export class ClientPeering implements Peering {
     this.reportOnce(`${why} ${value}`, () => {
       if (why === 'version') host.report({ kind: 'version', peer: value });
       else if (value === VerdictCode.busy) host.report({ kind: 'busy' });
-      else if (value === VerdictCode.noCommonCipher) {
-        host.report({ kind: 'refused', why: 'no-common-cipher' });
-      } else host.report({ kind: 'refused', why: 'addresses-differ' });
+      else host.report({ kind: 'refused', why: WHY[value] ?? 'modes-differ' });
     });
   }
 

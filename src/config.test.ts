@@ -27,6 +27,14 @@ const COMMON = {
   realtime: [],
   filters: [],
   name: '',
+  killSwitch: false,
+  dns: [],
+  proxyArp: false,
+  allow: [],
+  isCleartext: false,
+  tuntap: 'tun',
+  user: '',
+  log: 'text',
   defaultRoutes: true,
 };
 const SERVER = {

@@ -5,6 +5,8 @@
  */
 import { isIPv4, isIP } from 'node:net';
 import { formatIp, parseIp } from './address.ts';
+import { KEYS } from './conf/schema.ts';
+import type { Value } from './conf/values.ts';
 import { REKEY_AFTER_MS } from './constants.ts';
 import { REALTIME_TARGETS } from './filters.ts';
 import type { FilterEntry } from './filters.ts';
@@ -46,6 +48,20 @@ interface CommonConfig {
   readonly filters: readonly FilterEntry[];
   /** Of this instance; '' for that of its device. */
   readonly name: string;
+  /** Client: while the tunnel is down, and after the end until `vpn cleanup`, nothing else leaves. */
+  readonly killSwitch: boolean;
+  /** Client: name servers while the tunnel is up. */
+  readonly dns: readonly string[];
+  /** Whether this end answers for the other in its local network. */
+  readonly proxyArp: boolean;
+  /** The only networks, as CIDR, that the peer reaches through this end; empty: see `routes`. */
+  readonly allow: readonly string[];
+  /** Packets go authenticated, but in the clear. */
+  readonly isCleartext: boolean;
+  readonly tuntap: 'tun' | 'tap';
+  /** Who runs the worker; '' for the one that is found. */
+  readonly user: string;
+  readonly log: 'text' | 'json';
 }
 
 export interface ServerConfig extends CommonConfig {
@@ -209,7 +225,32 @@ function commonOptions(
     realtime: Object.freeze(parseRealtime(options.get('realtime') ?? [])),
     filters: Object.freeze((options.get('filter') ?? []).map(parseFilter)),
     name: parseName(last(options, 'name')),
+    killSwitch: options.has('kill-switch'),
+    dns: Object.freeze(listOf(options, 'dns')),
+    proxyArp: options.has('proxy-arp'),
+    allow: Object.freeze(listOf(options, 'allow')),
+    isCleartext: options.has('cleartext-data'),
+    tuntap: keyed(options, 'tuntap') === 'tap' ? 'tap' : 'tun',
+    user: String(keyed(options, 'user') ?? ''),
+    log: keyed(options, 'log') === 'json' ? 'json' : 'text',
   };
+}
+
+/** The value of an option that is a key of a file too, as the file would have it. Throws a `UsageFailure`. */
+function keyed(options: Arguments['options'], name: OptionName): Value | undefined {
+  const values = options.get(name);
+  const key = KEYS.find(
+    ({ section, commandLine }) =>
+      section === 'general' && 'option' in commandLine && commandLine.option === name,
+  );
+  if (values === undefined || key === undefined) return undefined;
+  const text = values.join(' ');
+  return key.type.parse(text, `--${name} "${text}"`);
+}
+
+function listOf(options: Arguments['options'], name: OptionName): readonly string[] {
+  const value = keyed(options, name);
+  return Array.isArray(value) ? value : [];
 }
 
 function hasDefaultRoutes(options: Arguments['options']): boolean {

@@ -9,6 +9,12 @@ const CIPHER_NAMES: Readonly<Record<number, string>> = {
   [Cipher.chacha20Poly1305]: 'ChaCha20-Poly1305',
 };
 
+const REFUSALS = {
+  'no-common-cipher': 'no cipher in common; give both ends the same --cipher',
+  'addresses-differ': 'its tunnel addresses differ; give both ends the same two',
+  'modes-differ': 'it was told another tuntap or cleartext_data; give both ends the same',
+} as const;
+
 /** What an end does when it has started. */
 export function waitingFor(config: Config): string {
   return config.role === 'server'
@@ -36,11 +42,7 @@ export function say(event: TunnelEvent, config: Config): void {
       log(`server speaks another version (${event.peer}) of the protocol; upgrade the older end`);
       break;
     case 'refused':
-      log(
-        event.why === 'no-common-cipher'
-          ? 'server refuses: no cipher in common; give both ends the same --cipher'
-          : 'server refuses: its tunnel addresses differ; give both ends the same two',
-      );
+      log(`server refuses: ${REFUSALS[event.why]}`);
       break;
     case 'closed':
       log(`${peer} has closed the tunnel`);

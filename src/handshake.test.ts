@@ -96,6 +96,7 @@ describe('a handshake', () => {
       VerdictCode.busy,
       VerdictCode.noCommonCipher,
       VerdictCode.addressesDiffer,
+      VerdictCode.modesDiffer,
     ]) {
       const server = new Server();
       server.verdict = verdict;

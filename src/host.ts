@@ -78,7 +78,7 @@ export type TunnelEvent =
   | { readonly kind: 'back' }
   | { readonly kind: 'busy' }
   | { readonly kind: 'version'; readonly peer: number }
-  | { readonly kind: 'refused'; readonly why: 'no-common-cipher' | 'addresses-differ' }
+  | { readonly kind: 'refused'; readonly why: 'no-common-cipher' | 'addresses-differ' | 'modes-differ' }
   /** The peer said goodbye. */
   | { readonly kind: 'closed' }
   | { readonly kind: 'unresolved' }

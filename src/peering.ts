@@ -17,6 +17,8 @@ export interface TunnelConfig {
   readonly clientIp: Uint8Array;
   /** Ciphers this end may use, bit n − 1 for cipher n. */
   readonly ciphers: number;
+  /** How data packets travel, as `Mode` bits; both ends must have the same. */
+  readonly modes: number;
   /** Server: IPv6 of the client leaves this host. */
   readonly ipv6: boolean;
   /** Of the tun device; 0: as large as fits the links. */

@@ -177,6 +177,7 @@ async function checkTunnel(
       {
         role,
         keys: sharedKeys(key),
+        modes: 0,
         serverIp: SERVER_IP,
         clientIp: CLIENT_IP,
         ciphers: 1 << (cipher - 1),

@@ -122,6 +122,7 @@ export class ServerPeering implements Peering {
     if (!isEqual(client.serverIp, config.serverIp) || !isEqual(client.clientIp, config.clientIp)) {
       return refuse(VerdictCode.addressesDiffer);
     }
+    if (client.modes !== config.modes) return refuse(VerdictCode.modesDiffer);
     const cipher = this.chooseCipher(client.ciphers);
     if (cipher === 0) return refuse(VerdictCode.noCommonCipher);
 

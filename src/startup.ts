@@ -12,6 +12,7 @@ import { PLAIN_LINK, type LinkSettings, type TunnelConfig } from './peering.ts';
 import { Failure } from './report.ts';
 import { resolveName } from './resolve.ts';
 import type { HostSettings, HostSetup } from './setup.ts';
+import { Mode } from './wire.ts';
 import { innerIpv6, sharedKeys } from './sharedkey.ts';
 
 /** The ciphers of a choice, bit n − 1 for cipher n. AES is offered only where the processor has it. */
@@ -128,6 +129,7 @@ export function tunnelConfig(
     keys: sharedKeys(key),
     serverIp: inner.serverIp,
     clientIp: inner.clientIp,
+    modes: (config.isCleartext ? Mode.cleartext : 0) | (config.tuntap === 'tap' ? Mode.ethernet : 0),
     ciphers: cipherBits(config.cipher, native),
     ipv6: setup.ipv6Leaves,
     mtu: config.mtu,

@@ -35,6 +35,7 @@ function start(
   const config = {
     role,
     keys: sharedKeys(new Uint8Array(32).fill(9)),
+    modes: 0,
     serverIp: SERVER_IP,
     clientIp: CLIENT_IP,
     ciphers: 3,

@@ -27,6 +27,7 @@ function config(role: 'client' | 'server', changes: Partial<TunnelConfig> = {}):
   return {
     role,
     keys: sharedKeys(new Uint8Array(32).fill(9)),
+    modes: 0,
     serverIp: SERVER_IP,
     clientIp: CLIENT_IP,
     ciphers: BOTH_CIPHERS,

@@ -118,9 +118,10 @@ describe('the payloads of the handshake', () => {
       ciphers: 3,
       serverIp: Uint8Array.of(10, 0, 0, 1),
       clientIp: Uint8Array.of(10, 0, 0, 2),
+      modes: 0x02,
     };
     const bytes1 = encodePayload1(payload1);
-    assert.equal(toHex(bytes1), '0102030405060708a1b2c3030a0000010a000002' + '00'.repeat(44));
+    assert.equal(toHex(bytes1), '0102030405060708a1b2c3030a0000010a00000202' + '00'.repeat(43));
     assert.deepEqual(decodePayload1(bytes1), payload1);
 
     const payload2 = { instance, session: 0xfffefd, verdict: 1, cipher: 2, epoch: 3, ipv6: true };

@@ -234,7 +234,12 @@ export interface Payload1 {
   /** Inner IPv4 addresses, 4 bytes each. */
   readonly serverIp: Uint8Array;
   readonly clientIp: Uint8Array;
+  /** `Mode` bits. */
+  readonly modes: number;
 }
+
+/** How data packets travel (§3.1): both ends must have been told the same. */
+export const Mode = { cleartext: 0x01, ethernet: 0x02 } as const;
 
 /** Payload of message 2 (§3.2). */
 export interface Payload2 {
@@ -247,7 +252,7 @@ export interface Payload2 {
   readonly ipv6: boolean;
 }
 
-export const VerdictCode = { accepted: 0, busy: 1, noCommonCipher: 2, addressesDiffer: 3 } as const;
+export const VerdictCode = { accepted: 0, busy: 1, noCommonCipher: 2, addressesDiffer: 3, modesDiffer: 4 } as const;
 
 function writeSession(bytes: Uint8Array, at: number, session: number): void {
   bytes[at] = session >>> 16;
@@ -272,6 +277,7 @@ export function encodePayload1(payload: Payload1): Uint8Array {
   bytes[11] = payload.ciphers;
   bytes.set(payload.serverIp, 12);
   bytes.set(payload.clientIp, 16);
+  bytes[20] = payload.modes;
   return bytes;
 }
 
@@ -282,6 +288,7 @@ export function decodePayload1(bytes: Uint8Array): Payload1 {
     ciphers: bytes[11],
     serverIp: bytes.slice(12, 16),
     clientIp: bytes.slice(16, 20),
+    modes: bytes[20],
   };
 }
 

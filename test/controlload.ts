@@ -26,6 +26,7 @@ export function loadConfig(role: 'client' | 'server'): TunnelConfig {
   return {
     role,
     keys: sharedKeys(new Uint8Array(32).fill(5)),
+    modes: 0,
     serverIp: SERVER_IP,
     clientIp: CLIENT_IP,
     ciphers: 3,

@@ -17,6 +17,7 @@ export function payload1(instance: number): Payload1 {
     instance: new Uint8Array(8).fill(instance),
     session: 0x112233,
     ciphers: 3,
+    modes: 0,
     serverIp: Uint8Array.of(10, 0, 0, 1),
     clientIp: Uint8Array.of(10, 0, 0, 2),
   };

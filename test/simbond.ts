@@ -383,6 +383,7 @@ function configOf(
   return {
     role,
     keys: sharedKeys(new Uint8Array(32).fill(9)),
+    modes: 0,
     serverIp: SERVER_IP,
     clientIp: CLIENT_IP,
     ciphers: BOTH_CIPHERS,

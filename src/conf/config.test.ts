@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { outcomeOf, settingsOf } from '../../test/confbed.ts';
 import { clientConfig, serverConfig } from '../config.ts';
+import type { Config } from '../config.ts';
 import { parseArguments } from '../options.ts';
 import { fileConfig } from './config.ts';
 import type { DaemonConfig } from './config.ts';
@@ -99,7 +100,7 @@ describe('the configuration from a file', () => {
     deepEqual(config.routes, []);
     deepEqual([config.localIp, config.peerIp], ['192.168.192.1', '192.168.192.254']);
     deepEqual(
-      [daemon.killSwitch, daemon.dns, daemon.allow, daemon.proxyArp],
+      [config.killSwitch, config.dns, config.allow, config.proxyArp],
       [false, [], [], false],
     );
     equal(daemon.controlPort, 0);
@@ -177,16 +178,8 @@ describe('the configuration from a file', () => {
   const daemons: readonly (readonly [string, Partial<DaemonConfig>])[] = [
     ['quiet = yes', { verbosity: -1 }],
     ['verbose = 2', { verbosity: 2 }],
-    ['cleartext_data = 1', { isCleartext: true }],
-    ['tuntap = tap', { tuntap: 'tap' }],
-    ['kill_switch = yes', { killSwitch: true }],
-    ['dns = 192.0.2.53', { dns: ['192.0.2.53'] }],
-    ['allow = 10.0.0.0/8', { allow: ['10.0.0.0/8'] }],
-    ['proxy_arp = 1', { proxyArp: true }],
-    ['log = json', { log: 'json' }],
     ['control_unix_path = /run/x.sock', { controlPath: '/run/x.sock' }],
     ['control_bind_port = 1040', { controlPort: 1040, controlAddress: '127.0.0.1' }],
-    ['user = _vpn', { user: '_vpn' }],
     ['natural_title = 1', { naturalTitle: true }],
   ];
   for (const [line, expected] of daemons) {
@@ -194,6 +187,27 @@ describe('the configuration from a file', () => {
       const plain = configOf(CLIENT + LINK).daemon;
       const { daemon } = configOf(`${CLIENT}${line}\n${LINK}`);
       deepEqual(daemon, { ...plain, ...expected });
+    });
+  }
+
+  const configs: readonly (readonly [string, Partial<Config>, readonly string[]])[] = [
+    ['cleartext_data = 1', { isCleartext: true }, ['--cleartext-data']],
+    ['tuntap = tap', { tuntap: 'tap' }, ['--tuntap', 'tap']],
+    ['kill_switch = yes', { killSwitch: true }, ['--kill-switch']],
+    ['dns = 192.0.2.53', { dns: ['192.0.2.53'] }, ['--dns', '192.0.2.53']],
+    ['allow = 10.0.0.0/8', { allow: ['10.0.0.0/8'] }, ['--allow', '10.0.0.0/8']],
+    ['proxy_arp = 1', { proxyArp: true }, ['--proxy-arp']],
+    ['log = json', { log: 'json' }, ['--log', 'json']],
+    ['user = _vpn', { user: '_vpn' }, ['--user', '_vpn']],
+  ];
+  for (const [line, expected, options] of configs) {
+    it(`has ${JSON.stringify(expected)} from ${line} and from ${options.join(' ')}`, () => {
+      const plain = configOf(CLIENT + LINK).config;
+      const { config } = configOf(`${CLIENT}${line}\n${LINK}`);
+      deepEqual(config, { ...plain, ...expected });
+      const words = ['/k', 'h'];
+      const bare = clientConfig(parseArguments(words));
+      deepEqual(clientConfig(parseArguments([...words, ...options])), { ...bare, ...expected });
     });
   }
 

@@ -31,14 +31,11 @@ export interface DaemonConfig {
   /** Of the instance: process title, sockets, log. */
   readonly name: string;
   readonly naturalTitle: boolean;
-  /** '' for the one that is found. */
-  readonly user: string;
   /** -1: errors only; 0: changes of state; above: more. */
   readonly verbosity: number;
   /** Log to stderr, and not to syslog. */
   readonly debug: boolean;
   readonly debugTokens: readonly string[];
-  readonly log: 'text' | 'json';
   /** '' for none. With one, the script sets addresses, routes and the MTU. */
   readonly statuscommand: string;
   /** MLVPN's variables for the script, without DEVICE; '' for what is not set. */
@@ -46,17 +43,10 @@ export interface DaemonConfig {
   /** False when the script does it. Then packets may come from anywhere behind the peer. */
   readonly setsAddresses: boolean;
   readonly innerIpv6: InnerIpv6;
-  readonly tuntap: 'tun' | 'tap';
   /** Upper bound of the MTU of the tunnel; 0: none. */
   readonly mostMtu: number;
-  readonly isCleartext: boolean;
   /** Packets to make room for at the start; 0: as measured. */
   readonly reorderPackets: number;
-  readonly killSwitch: boolean;
-  readonly dns: readonly string[];
-  readonly proxyArp: boolean;
-  /** Networks that may be reached through this end. */
-  readonly allow: readonly string[];
   /** '' for the default place. */
   readonly controlPath: string;
   readonly controlAddress: string;
@@ -109,6 +99,14 @@ function configOf(settings: Settings, options: Arguments['options']): Config {
     // Those of a file are in `DaemonConfig`.
     filters: [],
     name: '',
+    killSwitch: general.flag('kill_switch'),
+    dns: general.list('dns'),
+    proxyArp: general.flag('proxy_arp'),
+    allow: general.list('allow'),
+    isCleartext: general.flag('cleartext_data'),
+    tuntap: general.text('tuntap') === 'tap' ? ('tap' as const) : ('tun' as const),
+    user: general.text('user'),
+    log: general.text('log') === 'json' ? ('json' as const) : ('text' as const),
   };
   if (isServer) {
     const listen = links.map(listenOf);
@@ -131,23 +129,15 @@ function daemonConfig(settings: Settings): DaemonConfig {
   return Object.freeze({
     name: general.text('name'),
     naturalTitle: general.flag('natural_title'),
-    user: general.text('user'),
     verbosity: verbosityOf(settings),
     debug: general.flag('debug'),
     debugTokens: general.list('debug_tokens'),
-    log: general.text('log') === 'json' ? 'json' : 'text',
     statuscommand: general.text('statuscommand'),
     scriptEnvironment: scriptEnvironment(settings),
     setsAddresses: !general.has('statuscommand'),
     innerIpv6: { local: ip6, peer: general.text('ip6_gateway') },
-    tuntap: general.text('tuntap') === 'tap' ? 'tap' : 'tun',
     mostMtu: general.number('mtu'),
-    isCleartext: general.flag('cleartext_data'),
     reorderPackets: general.number('reorder_buffer_size'),
-    killSwitch: general.flag('kill_switch'),
-    dns: general.list('dns'),
-    proxyArp: general.flag('proxy_arp'),
-    allow: general.list('allow'),
     controlPath: general.text('control_unix_path'),
     controlAddress: general.text('control_bind_host'),
     controlPort: general.number('control_bind_port'),

@@ -26,10 +26,9 @@ const MLVPN_LINK = [
 
 /** Options that keys name and that are still to come; an option that is there may stay here. */
 const TO_COME = [
-  ...['statuscommand', 'tuntap', 'ip6', 'ip6-gateway', 'timeout', 'reorder-buffer-size'],
-  ...['cleartext-data', 'kill-switch', 'dns', 'proxy-arp', 'allow', 'control-unix-path'],
-  ...['control-bind-host', 'control-bind-port', 'name', 'user', 'natural-title', 'quiet', 'debug'],
-  ...['debug-token', 'log'],
+  ...['statuscommand', 'ip6', 'ip6-gateway', 'timeout', 'reorder-buffer-size'],
+  ...['control-unix-path', 'control-bind-host', 'control-bind-port', 'natural-title', 'quiet'],
+  ...['debug', 'debug-token'],
 ];
 
 const options: readonly string[] = OPTIONS.map(({ long }) => long);

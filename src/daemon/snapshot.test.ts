@@ -18,6 +18,7 @@ function config(role: 'client' | 'server', names: readonly string[]): TunnelConf
   return {
     role,
     keys: sharedKeys(new Uint8Array(32).fill(9)),
+    modes: 0,
     serverIp: SERVER_IP,
     clientIp: CLIENT_IP,
     ciphers: 1,
