@@ -4,12 +4,13 @@
  * Sysctls are the one thing that instances share: each instance that needs one has a record of it,
  * with the value found by the first, and the last of them puts that back.
  */
+import { FileChanges, fileLine, messageOf } from './filechanges.ts';
 import type { Journal, JournalDirectory } from './journal.ts';
 import { FOUND } from './os.ts';
 import type { Header, JournalRecord } from './record.ts';
 import { Failure } from './report.ts';
 import { commandFailure, commandLine, sysctlLine, undoLine } from './rules.ts';
-import type { Change, Outcome, Runner } from './rules.ts';
+import type { Change, Outcome, Runner, Search } from './rules.ts';
 
 export interface Tools {
   readonly runner: Runner;
@@ -35,13 +36,10 @@ export function settingLine(runner: Runner, name: string, value: string): string
 
 /** What takes a record back, as one would type it. */
 export function recordLine(record: JournalRecord, runner: Runner): string {
-  return 'undo' in record
-    ? undoLine(record.undo, record.find)
-    : settingLine(runner, record.sysctl, record.found);
+  if ('file' in record) return fileLine(record.file, record.found);
+  if ('sysctl' in record) return settingLine(runner, record.sysctl, record.found);
+  return undoLine(record.undo, record.find);
 }
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message.replace(/^[A-Z]+: ([^,]*),.*$/, '$1') : String(error);
 
 /** The changes of one instance: this one's, or a dead one's. */
 export class Changes {
@@ -50,6 +48,7 @@ export class Changes {
   readonly #tools: Tools;
   readonly #isOwn: boolean;
   #hasWarnedOfAbsence = false;
+  readonly #files: FileChanges;
   /** Of `Row.once`: by their undo, what was done. */
   readonly #made = new Map<string, string>();
 
@@ -59,6 +58,7 @@ export class Changes {
     this.#header = header;
     this.#tools = tools;
     this.#isOwn = isOwn;
+    this.#files = new FileChanges(journal, tools, isOwn);
   }
 
   /**
@@ -70,12 +70,14 @@ export class Changes {
       if (isStopped()) throw new Failure('cannot set up this host', 'interrupted', 'start again');
       if (change.kind === 'command' && change.revert) await this.#revert(change.down);
       else if (change.kind === 'command') await this.#run(change);
+      else if (change.kind === 'file')
+        await this.#tools.directory.locked(() => this.#files.write(change));
       else await this.#tools.directory.locked(() => this.#set(change));
     }
   }
 
   async #run(change: Extract<Change, { kind: 'command' }>): Promise<void> {
-    const { up, down, find, says, ifDead } = change;
+    const { up, down, find, says, ifDead, stays } = change;
     if (change.once) {
       const made = this.#made.get(commandLine(down));
       if (made === commandLine(up)) return;
@@ -86,6 +88,7 @@ export class Changes {
       ...(find === undefined ? {} : { find }),
       ...(says === undefined ? {} : { says }),
       ...(ifDead ? { ifDead } : {}),
+      ...(stays ? { stays } : {}),
     };
     const number = down.length > 0 ? this.#journal.append(record) : undefined;
     if (up.length === 0) return;
@@ -103,19 +106,54 @@ export class Changes {
   }
 
   /** Takes back what was made with this undo, if it was. Throws a `Failure`. */
-  async #revert(undo: readonly string[]): Promise<void> {
+  async #revert(undo: readonly string[], find?: Search): Promise<void> {
     const line = commandLine(undo);
     this.#made.delete(line);
     for (const { number, record } of [...this.#journal.remaining].reverse()) {
       if (!('undo' in record) || commandLine(record.undo) !== line) continue;
-      const steps = this.#takeBack(number, record);
-      let step = steps.next();
-      while (step.done !== true) step = steps.next(await this.#tools.runner.run(step.value));
-      if (step.value !== undefined) {
-        throw new Failure('cannot change the routes', `"${line}" ${step.value}`, 'see -v');
-      }
+      if (record.find?.holding !== find?.holding) continue;
+      await this.#takeBackNow(number, record);
       this.#journal.undone(number);
       return;
+    }
+  }
+
+  async #takeBackNow(number: number, record: CommandRecord): Promise<void> {
+    const steps = this.#takeBack(number, record);
+    let step = steps.next();
+    while (step.done !== true) step = steps.next(await this.#tools.runner.run(step.value));
+    if (step.value === undefined) return;
+    const line = undoLine(record.undo, record.find);
+    throw new Failure('cannot change the routes', `"${line}" ${step.value}`, 'see -v');
+  }
+
+  /** Takes one change of a running instance back, if it was made. Throws a `Failure`. */
+  async remove(change: Change): Promise<void> {
+    if (change.kind === 'sysctl') {
+      await this.#tools.directory.locked(() => this.#reset(change.name));
+      return;
+    }
+    if (change.kind !== 'command') return;
+    const { down, remove, find } = change;
+    if (down.length > 0) await this.#revert(down, find);
+    if (down.length > 0 || remove === undefined) return;
+    // It may have gone with something else that was just taken back.
+    const hasWarned = this.#hasWarnedOfAbsence;
+    this.#hasWarnedOfAbsence = true;
+    try {
+      await this.#takeBackNow(0, { undo: remove, ...(find === undefined ? {} : { find }) });
+    } finally {
+      this.#hasWarnedOfAbsence = hasWarned;
+    }
+  }
+
+  #reset(name: string): void {
+    for (const { number, record } of this.#journal.remaining) {
+      if (!('sysctl' in record) || record.sysctl !== name) continue;
+      const why = this.#restore(record);
+      const line = settingLine(this.#tools.runner, name, record.found);
+      if (why !== undefined) throw new Failure('cannot set a sysctl', `"${line}" ${why}`, 'see -v');
+      this.#journal.undone(number);
     }
   }
 
@@ -168,14 +206,18 @@ export class Changes {
 
   /**
    * Takes back what is in the journal, newest first. Never throws. What fails is tried once more,
-   * warned of, and stays in the journal. `isLocked`: the caller holds the directory's lock.
+   * warned of, and stays in the journal. `isLocked`: the caller holds the directory's lock. `isKept`:
+   * but for what `stays`.
    */
-  async undo(isLocked: boolean): Promise<UndoReport> {
+  async undo(isLocked: boolean, isKept: boolean): Promise<UndoReport> {
     const undone: string[] = [];
     const failed: string[] = [];
     for (const { number, record } of [...this.#journal.remaining].reverse()) {
       let why: string | undefined;
-      if ('undo' in record) {
+      if ('file' in record) {
+        why = this.#files.putBack(record);
+      } else if ('undo' in record) {
+        if (isKept && record.stays) continue;
         if (record.ifDead && this.#isOwn) {
           this.#journal.undone(number);
           continue;
@@ -204,13 +246,16 @@ export class Changes {
   }
 
   /** The same in one go, for the last moment of a process. */
-  undoSync(): UndoReport {
+  undoSync(isKept: boolean): UndoReport {
     const undone: string[] = [];
     const failed: string[] = [];
     const { runner } = this.#tools;
     for (const { number, record } of [...this.#journal.remaining].reverse()) {
       let why: string | undefined;
-      if ('undo' in record) {
+      if ('file' in record) {
+        why = this.#files.putBack(record);
+      } else if ('undo' in record) {
+        if (isKept && record.stays) continue;
         // What goes with the device is left to the next start: nobody closes it any more.
         if (record.ifDead) continue;
         const steps = this.#takeBack(number, record);
@@ -228,6 +273,16 @@ export class Changes {
         }
       }
       this.#note(number, record, why, undone, failed);
+    }
+    return { undone, failed };
+  }
+
+  /** Of an instance from before a reboot: the rest is gone. */
+  undoFiles(): UndoReport {
+    const undone: string[] = [];
+    const failed: string[] = [];
+    for (const { number, record } of [...this.#journal.remaining].reverse()) {
+      if ('file' in record) this.#note(number, record, this.#files.putBack(record), undone, failed);
     }
     return { undone, failed };
   }

@@ -229,12 +229,17 @@ export function canonicalAddress(address: string): string {
 
 const FORWARDING6 = 'net/ipv6/conf/all/forwarding';
 
-/** Reads everything, one command after the other. */
-export async function readFacts(platform: Platform, runner: Runner): Promise<Facts> {
+/** Reads everything, one command after the other; with `isSwitched` what a kill switch depends on, too. */
+export async function readFacts(
+  platform: Platform,
+  runner: Runner,
+  isSwitched = false,
+): Promise<Facts> {
+  const probes = isSwitched ? { ...platform.probes, ...platform.switchProbes } : platform.probes;
   const output = new Map<ProbeName, string>();
   const reasons = new Map<ProbeName, string>();
   for (const name of PROBES) {
-    const command = platform.probes[name];
+    const command = probes[name];
     if (command === undefined) continue;
     const first = platform.instead[name];
     if (first !== undefined && output.has(first)) continue;

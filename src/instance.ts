@@ -10,16 +10,23 @@ import type { Header, Journal } from './journal.ts';
 import { exits } from './linkroutes.ts';
 import type { HostLink } from './linkroutes.ts';
 import { LinkSetup } from './linksetup.ts';
+import { changeLive } from './livechange.ts';
 import type { Numbers } from './numbers.ts';
 import type { Platform, ProbeName } from './os.ts';
+import { proxyChanges } from './proxies.ts';
 import { expandRows } from './rules.ts';
 import type { Change } from './rules.ts';
 import { foreignMarks } from './situation.ts';
 import type { HostSettings, Situation } from './situation.ts';
 
+/** What a running instance can change of `HostSettings`. */
+export type Networks = Required<Pick<HostSettings, 'routes' | 'allow'>>;
+
 export interface HostSetup {
   /** SO_MARK of sockets that are to go past the tunnel. */
   readonly mark: number;
+  /** Client: the name servers that the host asked before; none known where neither `dns` nor a kill switch is. */
+  readonly nameServers: readonly string[];
   /** The same for the socket of link `index`, once `up` or `followLinks` has set it up. */
   linkMark(index: number): number;
   /**
@@ -52,13 +59,27 @@ export interface HostSetup {
   followLinks(): Promise<readonly string[]>;
   /** Client, every few seconds: follows what other programs changed meanwhile. Never rejects. */
   refresh(): Promise<void>;
+  /**
+   * From now on `routes` and `allow` are these: what is new is made first, then the rest taken back, and
+   * what stays is there at every moment. Throws a `Failure`; then nothing is changed.
+   */
+  changeNetworks(networks: Networks): Promise<void>;
   /** Server: whether IPv6 from the client leaves this host. */
   readonly ipv6Leaves: boolean;
-  /** Newest first, once; waits for a change under way. False: something is left for `vpn cleanup`. */
+  /**
+   * Newest first, once; waits for a change under way. A kill switch stays, and a warning says so. False:
+   * something else is left for `vpn cleanup`.
+   */
   undo(): Promise<boolean>;
   /** The last resort, from 'exit' and 'uncaughtException'. */
   undoSync(): void;
 }
+
+/** What dead instances left that still blocks: taken away when nothing can leak any more. */
+export type TakeAway = () => Promise<void>;
+
+const STAYS = 'the kill switch stays: nothing leaves this host until vpn cleanup';
+const TAKEN_AWAY = 'the kill switch of an earlier run is taken away: this one has none';
 
 /** The rows of `Platform.reach` for the ways that now lead to the servers. */
 export async function waysTo(
@@ -89,9 +110,28 @@ export async function waysTo(
   });
 }
 
+/** What `up` does, but for the ways of links. */
+export function firstChanges(
+  platform: Platform,
+  role: 'server' | 'client',
+  situation: Situation,
+  needs: ReadonlySet<string>,
+): readonly Change[] {
+  const rows = [...platform[role], ...(platform.site ?? [])];
+  const changes = expandRows(rows, situation.variables, needs);
+  return [...changes, ...proxyChanges(platform, situation, needs)];
+}
+
 export class Instance implements HostSetup {
   readonly mark: number;
-  readonly #situation: Situation;
+  readonly nameServers: readonly string[];
+  readonly #hasSwitch: boolean;
+  /** Undefined where there is nothing, or it is not for this instance to do. */
+  #takeAway: TakeAway | undefined;
+  /** Its kill switch is whole. */
+  #isSwitched = false;
+  #isClosed = false;
+  #situation: Situation;
   readonly #platform: Platform;
   readonly #role: 'server' | 'client';
   readonly #journal: Journal;
@@ -117,8 +157,12 @@ export class Instance implements HostSetup {
     journal: Journal,
     header: Header,
     tools: Tools & { readonly platform: Platform },
+    takeAway: TakeAway | undefined,
   ) {
     this.mark = header.mark;
+    this.nameServers = settings.naming?.servers ?? [];
+    this.#hasSwitch = settings.killSwitch ?? false;
+    this.#takeAway = takeAway;
     this.#role = settings.role;
     this.#tun = settings.tun;
     this.#ownMark = settings.mark;
@@ -150,7 +194,8 @@ export class Instance implements HostSetup {
 
   async up(): Promise<void> {
     await this.#make(async () => {
-      await this.#apply(this.#expand(this.#platform[this.#role], false));
+      await this.#switch();
+      await this.#apply(this.#standing(this.#situation));
       if (this.#role === 'server' || this.#platform.link === undefined) return;
       const facts = await readWays(this.#platform, this.#tools.runner);
       await this.#links.follow(facts, true, async (group) => {
@@ -158,6 +203,15 @@ export class Instance implements HostSetup {
         return true;
       });
     });
+  }
+
+  /** The new one first: there is no moment without. */
+  async #switch(): Promise<void> {
+    if (!this.#hasSwitch) return;
+    await this.#apply(this.#expand(this.#platform.killSwitch ?? [], false));
+    this.#isSwitched = true;
+    await this.#takeAway?.();
+    this.#takeAway = undefined;
   }
 
   async followLinks(): Promise<readonly string[]> {
@@ -182,9 +236,13 @@ export class Instance implements HostSetup {
       const isFirst = this.#serverIpv6 === undefined;
       if (this.#serverIpv6 === facts.ipv6) return;
       this.#serverIpv6 = facts.ipv6;
-      const { connected, everySession, enter } = this.#platform;
-      const rows = isFirst ? [...connected, ...everySession, ...enter] : everySession;
+      const { connected, everySession, enter, names = [] } = this.#platform;
+      const rows = isFirst ? [...connected, ...everySession, ...enter, ...names] : everySession;
       await this.#apply(this.#expand(rows, facts.ipv6));
+      if (this.#takeAway === undefined) return;
+      this.#tools.warn(TAKEN_AWAY);
+      await this.#takeAway();
+      this.#takeAway = undefined;
     });
   }
 
@@ -213,7 +271,33 @@ export class Instance implements HostSetup {
       await this.#try(expandRows(platform.refresh, variables, needs));
       for (const mark of news) this.#exempt.add(mark);
       await this.#try(await this.#ways());
+      // A DHCP client writes them with each lease.
+      const names = this.#expand(platform.names ?? [], false);
+      await this.#try(names.filter(({ kind }) => kind === 'file'));
     });
+  }
+
+  async changeNetworks(networks: Networks): Promise<void> {
+    const mine = this.#busy.then(async () => {
+      const next = this.#situation.with(networks);
+      const [before, after] = [this.#standing(this.#situation), this.#standing(next)];
+      const isStopped = (): boolean => this.#isStopped;
+      const warn = (line: string): void => this.#tools.warn(line);
+      await changeLive(this.#changes, before, after, isStopped, warn);
+      this.#situation = next;
+    });
+    this.#busy = mine.catch(() => undefined);
+    await mine;
+  }
+
+  /** What follows from the situation, as far as the tunnel has come. */
+  #standing(situation: Situation): readonly Change[] {
+    const needs = situation.needs(this.#serverIpv6 ?? false);
+    const first = firstChanges(this.#platform, this.#role, situation, needs);
+    if (this.#serverIpv6 === undefined) return first;
+    const { connected, everySession, enter } = this.#platform;
+    const later = [...connected, ...everySession, ...enter];
+    return [...first, ...expandRows(later, situation.variables, needs)];
   }
 
   #expand(rows: Platform['client'], serverIpv6: boolean): readonly Change[] {
@@ -253,8 +337,8 @@ export class Instance implements HostSetup {
   undo(): Promise<boolean> {
     this.#isStopped = true;
     this.#undoing ??= this.#busy.then(async () => {
-      const { failed } = await this.#changes.undo(false);
-      this.#journal.close();
+      const { failed } = await this.#changes.undo(false, this.#isSwitched);
+      this.#close();
       return failed.length === 0;
     });
     return this.#undoing;
@@ -262,8 +346,15 @@ export class Instance implements HostSetup {
 
   undoSync(): void {
     this.#isStopped = true;
-    this.#changes.undoSync();
-    this.#journal.close();
+    this.#changes.undoSync(this.#isSwitched);
+    this.#close();
     this.#undoing ??= Promise.resolve(true);
+  }
+
+  #close(): void {
+    // Once, also where the last resort comes upon an undo that is under way.
+    if (this.#isSwitched && !this.#isClosed) this.#tools.warn(STAYS);
+    this.#isClosed = true;
+    this.#journal.close();
   }
 }

@@ -169,8 +169,11 @@ export class JournalDirectory {
     } catch (error) {
       throw cannotWrite(this.path, error);
     }
-    // Its lines are run as root.
     const status = lstatSync(this.path);
+    if (status.uid === 0 && process.geteuid?.() !== 0) {
+      throw new Failure(`cannot write to "${this.path}"`, 'permission denied', 'run as root');
+    }
+    // Its lines are run as root.
     if (
       !status.isDirectory() ||
       status.uid !== process.geteuid?.() ||

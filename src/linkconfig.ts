@@ -5,7 +5,7 @@
  */
 import { isIP } from 'node:net';
 import { formatIp, parseIp } from './address.ts';
-import { nearest } from './options.ts';
+import { nearest } from './nearest.ts';
 import { PLAIN_LINK, type LinkSettings, type RealtimeRule } from './peering.ts';
 import { UsageFailure } from './report.ts';
 import { AUTO, parseHost, parseInterface, portOf, splitPort, withoutBrackets } from './words.ts';
@@ -33,8 +33,8 @@ export interface ListenConfig {
   readonly port: number;
 }
 
-/** As many as firewall marks are set apart for one instance (situation.ts). */
-export const MOST_LINKS = 16;
+/** So many have a bit of their own in `PacketStore.lostOn`, and numbers for seven instances (numbers.ts). */
+export const MOST_LINKS = 32;
 /** What a link carries when nothing is limited; path MTUs are searched between these (PROTOCOL §6). */
 const LEAST_MTU = 1280;
 const MOST_MTU = 1580;

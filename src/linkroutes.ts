@@ -191,7 +191,7 @@ function hopOf(family: 4 | 6, { destination, gateway, device, isOnlink }: Route)
 }
 
 /** Whether `address` is in `network`, an address with or without a prefix length. */
-function contains(network: string, address: string): boolean {
+export function contains(network: string, address: string): boolean {
   const [base = '', prefix] = network.split('/');
   const a = parseIp(base);
   const b = parseIp(address);

@@ -69,8 +69,8 @@ describe('the links of a host', () => {
         ) ?? [];
       assert.ok(Number(preference) >= 27_000 && Number(preference) < 28_000, preference);
       const routes = [...host.entries].filter((one) => one.startsWith(`route 4 ${table} `));
-      assert.ok(routes.some((one) => one.includes('replace default via 203.0.113.1 dev eth0')));
-      assert.ok(routes.some((one) => one.includes('replace unreachable default')));
+      assert.ok(routes.some((one) => one.includes(' default via 203.0.113.1 dev eth0')));
+      assert.ok(routes.some((one) => one.includes(' unreachable default')));
     }
     // A second instance shares nothing with the first.
     const second = { ...bonded, tun: 'tun1', localIp: '10.1.0.1', peerIp: '10.1.0.2' };

@@ -24,6 +24,9 @@ export interface LinkNumbers {
   readonly preference: number;
 }
 
+/** What the journal of another instance says that it has. */
+export type TakenNumbers = Pick<Header, 'mark' | 'linkMarks' | 'tables' | 'preferences'>;
+
 /**
  * Marks and tables are 0x1000 + k: clear of the bits that Kubernetes (0x4000, 0x8000), Tailscale
  * (0xff0000) and Cilium (0xf00) match by mask. Rules stand in front of table main (32766), behind
@@ -42,9 +45,9 @@ const MOST_MARK = 2 ** 32 - 1;
 
 /** Numbers that neither the host nor another instance of this namespace (`others`) uses. Throws a `Failure`. */
 export function chooseNumbers(
-  settings: HostSettings,
-  facts: Facts,
-  others: readonly Header[],
+  settings: Pick<HostSettings, 'tun' | 'mark' | 'table' | 'mostLinks'>,
+  facts: Pick<Facts, 'tables' | 'rules'>,
+  others: readonly TakenNumbers[],
 ): Numbers {
   const tables = new Set([
     ...facts.tables,
@@ -71,8 +74,7 @@ export function chooseNumbers(
   const index = Number(/\d+$/.exec(settings.tun)?.[0] ?? 0);
   const count = settings.mostLinks ?? 0;
   if (settings.mark !== 0) checkLinkMarks(settings.mark, count, isMarkTaken);
-  for (let i = 0; i < CANDIDATES; i += 1) {
-    const k = (process.pid * 7 + index + i) % CANDIDATES;
+  for (const k of candidates(process.pid * 7 + index, count + 1)) {
     const table = settings.table === 0 ? FIRST_NUMBER + k : settings.table;
     const mark = settings.mark === 0 ? FIRST_NUMBER + k : settings.mark;
     const tableOut = FIRST_TABLE_OUT + k;
@@ -93,6 +95,16 @@ export function chooseNumbers(
     if (isFree) return { mark, table, tableOut, preference, links };
   }
   throw new Failure('cannot choose a routing table', 'all of ours are in use', 'run vpn cleanup');
+}
+
+/**
+ * Places to try for an instance that takes `stride` of them in a row: first those in step with others of
+ * its size, so that as many as possible find room beside each other.
+ */
+function* candidates(from: number, stride: number): Generator<number> {
+  const slots = Math.max(1, Math.floor(CANDIDATES / stride));
+  for (let i = 0; i < slots; i += 1) yield ((from + i) % slots) * stride;
+  for (let i = 0; i < CANDIDATES; i += 1) yield (from + i) % CANDIDATES;
 }
 
 /** A mark that was asked for is taken as it is; those behind it, which the links get, must be free. */

@@ -2,12 +2,13 @@
  * The lines of a journal: a header, a line per record, a line per record taken back, each of JSON, and
  * what commands said that their undo needs. Only reading; journal.ts keeps the files.
  */
+import type { HostFile } from './hostfiles.ts';
 
 export const JOURNAL_VERSION = 1;
 
 export interface Header {
   readonly version: number;
-  /** /proc/sys/kernel/random/boot_id: no change we make survives a reboot. */
+  /** /proc/sys/kernel/random/boot_id: no change we make survives a reboot, but for files. */
   readonly bootId: string;
   /** SO_NETNS_COOKIE, or the inode below where the kernel has none. */
   readonly netns: string;
@@ -17,6 +18,8 @@ export interface Header {
   /** In the comment of each firewall line. */
   readonly tag: string;
   /** Routing tables and rule preferences of this instance, so that no two choose the same. */
+  /** What the rules of its kill switch are called. */
+  readonly switchName?: string;
   readonly mark: number;
   readonly linkMarks?: readonly number[];
   readonly tables: readonly number[];
@@ -32,6 +35,8 @@ export type JournalRecord =
       readonly says?: string;
       /** Only where the instance that made the change has died. */
       readonly ifDead?: true;
+      /** Not at the end of its instance (`Row.stays`). */
+      readonly stays?: true;
     }
   | {
       readonly sysctl: string;
@@ -39,6 +44,13 @@ export type JournalRecord =
       readonly found: string;
       /** What the kernel changes along with it, as found. */
       readonly beside: Readonly<Record<string, string>>;
+    }
+  /** The one kind that outlives a reboot. */
+  | {
+      readonly file: string;
+      /** What we write there: whatever else it holds later is somebody else's. */
+      readonly wrote: string;
+      readonly found: HostFile;
     };
 
 /** A record and its number in the file. */
@@ -59,6 +71,12 @@ function isRecord(value: unknown): value is JournalRecord {
     if (!isWords(value.undo)) return false;
     const find = 'find' in value ? value.find : { list: ['-'], holding: '' };
     return isObject(find) && 'list' in find && isWords(find.list) && 'holding' in find;
+  }
+  if ('file' in value) {
+    const { file } = value;
+    return (
+      typeof file === 'string' && 'wrote' in value && 'found' in value && isObject(value.found)
+    );
   }
   return (
     'sysctl' in value &&

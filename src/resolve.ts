@@ -7,10 +7,11 @@ import { decode, encode, type Answer } from 'dns-packet';
 import { lookup } from 'node:dns/promises';
 import { readFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
-import { endpoint, isSameRemote, parseIp } from './address.ts';
+import { endpoint, formatIp, formatRemote, isSameRemote, parseIp } from './address.ts';
 import { datagramTable, ENDPOINT_BYTES } from './batch.ts';
 import { random } from './crypto.ts';
 import { PollEvent, type Native } from './native.ts';
+import { reason, verbose } from './report.ts';
 
 /** What resolv.conf(5) waits for each server. */
 const LIMIT_MS = 5_000;
@@ -34,8 +35,11 @@ export async function resolveName(server: string, port: number): Promise<Endpoin
   if (literal !== undefined) return [endpoint(literal, port, scopeOf(server))];
   try {
     const found = await lookup(server, { all: true, order: 'verbatim' });
-    return found.map(({ address }) => endpoint(parseIp(address)!, port, scopeOf(address)));
-  } catch {
+    const addresses = found.map(({ address }) => address);
+    verbose('dns', `the system knows ${server} as ${addresses.join(', ')}`);
+    return addresses.map((address) => endpoint(parseIp(address)!, port, scopeOf(address)));
+  } catch (error) {
+    verbose('dns', `the system does not know ${server}: ${reason(error)}`);
     return [];
   }
 }
@@ -50,15 +54,27 @@ function scopeOf(address: string): number {
   return /^\d{1,9}$/.test(zone) ? Number(zone) : 0;
 }
 
+/** Whom the host asks, where `vpn` itself has changed that. */
+export interface Changed {
+  /** Reached through the tunnel only. */
+  readonly inside: readonly string[];
+  /** Whom it asked before. */
+  readonly before: readonly string[];
+}
+
 /** As `resolveName`, and by marked queries of our own besides. */
 export function resolveOutside(
   native: Native,
   server: string,
   port: number,
   mark: number,
+  changed: Changed = { inside: [], before: [] },
 ): Promise<Endpoints> {
   if (parseIp(server) !== undefined) return resolveName(server, port);
-  return firstKnown([resolveName(server, port), askMarked(native, server, port, mark)]);
+  const asked = nameServers(changed).then((servers) =>
+    askServers(native, servers, server, port, mark),
+  );
+  return firstKnown([resolveName(server, port), asked]);
 }
 
 /** The first result that is not empty; empty when all are, or time is up. */
@@ -76,15 +92,6 @@ function firstKnown(questions: readonly Promise<Endpoints>[]): Promise<Endpoints
   });
 }
 
-async function askMarked(
-  native: Native,
-  server: string,
-  port: number,
-  mark: number,
-): Promise<Endpoints> {
-  return askServers(native, await nameServers(), server, port, mark);
-}
-
 /** Asks all of `servers`, and takes the first that knows addresses. */
 export async function askServers(
   native: Native,
@@ -93,20 +100,28 @@ export async function askServers(
   port: number,
   mark: number,
 ): Promise<Endpoints> {
-  const questions = servers.map((address) => askServer(native, address, name, port, mark));
+  const questions = servers.map(async (address) => {
+    const found = await askServer(native, address, name, port, mark);
+    const known = found.length === 0 ? 'no address' : found.map(formatRemote).join(', ');
+    verbose('dns', `${formatIp(address)}, asked past the tunnel for ${name}: ${known}`);
+    return found;
+  });
   return questions.length === 0 ? [] : firstKnown(questions);
 }
 
-async function nameServers(): Promise<readonly Uint8Array[]> {
+/** Those in the files now, without those inside; where only they are left, those from before. */
+async function nameServers({ inside, before }: Changed): Promise<readonly Uint8Array[]> {
+  const hidden = inside.map((address) => formatIp(parseIp(address)!));
   for (const file of RESOLV_CONF) {
     try {
       const found = parseNameServers(await readFile(file, 'utf8'));
-      if (found.length > 0) return found;
+      const outside = found.filter((address) => !hidden.includes(formatIp(address)));
+      if (outside.length > 0) return outside;
     } catch {
       // Not there: the next one.
     }
   }
-  return [];
+  return before.map((address) => parseIp(address)).filter((address) => address !== undefined);
 }
 
 /** The addresses in the `nameserver` lines of a resolv.conf(5). */
@@ -175,8 +190,11 @@ async function askServer(
         flags: 0x100,
         questions: [{ type, name }],
       });
-      native.udpSend(handle, query, Uint32Array.of(0), Uint16Array.of(query.length), 0, 1, peer, 0);
+      const size = Uint16Array.of(query.length);
+      native.udpSend(handle, query, Uint32Array.of(0), size, 0, 1, peer, 0);
     });
+    // No way leads there: no answer will.
+    if (native.udpErrno(handle) !== 0) finish();
   });
 }
 

@@ -15,6 +15,8 @@ import {
   readdirSync,
   writeFileSync,
 } from 'node:fs';
+import { HOST_FILES } from './hostfiles.ts';
+import type { HostFiles } from './hostfiles.ts';
 import { FOUND } from './os.ts';
 import type { Line, Row } from './os.ts';
 import { Failure } from './report.ts';
@@ -38,11 +40,14 @@ export type Change =
       readonly up: readonly string[];
       /** Empty: nothing to undo. */
       readonly down: readonly string[];
+      /** Takes it back where `down` is empty, while the instance goes on. */
+      readonly remove?: readonly string[];
       readonly find?: Search;
       readonly says?: string;
       readonly input?: string;
       readonly once?: true;
       readonly ifDead?: true;
+      readonly stays?: true;
       /** `down` is run now, if what it takes back was made. */
       readonly revert?: true;
     }
@@ -52,7 +57,8 @@ export type Change =
       readonly value: string;
       readonly beside: readonly string[];
       readonly optional: boolean;
-    };
+    }
+  | { readonly kind: 'file'; readonly file: string; readonly text: string };
 
 /** How a command ended. */
 export interface Outcome {
@@ -81,6 +87,8 @@ export interface Runner {
   listSysctls(pattern: string): readonly string[];
   /** `writeSysctl` as one would type it, where that is not sysctl(8). */
   sysctlLine?(name: string, value: string): string;
+  /** Files that rows write; absent where none does. */
+  readonly files?: HostFiles;
 }
 
 /** Where a command reads and writes, if not nowhere and into its `Outcome`. */
@@ -94,7 +102,10 @@ type Choice = Readonly<Record<string, string>>;
 
 /** One choice of values for each combination of those of the list variables in `template`. */
 function choicesOf(template: string, variables: Variables): readonly Choice[] {
-  const used = [...new Set(template.match(/\$[A-Z0-9_]+/g) ?? [])].map((name) => name.slice(1));
+  const spread = [...template.matchAll(SPREAD)].map(([, name = '']) => variables[name]);
+  if (spread.some((values) => values?.length === 0)) return [];
+  const names = template.replace(SPREAD, '').match(/\$[A-Z0-9_]+/g) ?? [];
+  const used = [...new Set(names)].map((name) => name.slice(1));
   let choices: readonly Choice[] = [{}];
   for (const name of used) {
     const value = Object.hasOwn(variables, name) ? variables[name] : undefined;
@@ -103,6 +114,14 @@ function choicesOf(template: string, variables: Variables): readonly Choice[] {
     choices = choices.flatMap((choice) => values.map((one) => ({ ...choice, [name]: one })));
   }
   return choices;
+}
+
+/** `$NAME*`: each value of a list is a word. */
+const SPREAD = /\$([A-Z0-9_]+)\*/g;
+
+/** A row whose lists are spread over its words. */
+function spread(text: string, variables: Variables): string {
+  return text.replace(SPREAD, (_, name: string) => [variables[name] ?? []].flat().join(' '));
 }
 
 /** The words of a template, each `$NAME` replaced. */
@@ -134,17 +153,24 @@ export function expandRows(
   return rows
     .filter((row) => (row.need ?? '').split(' ').every(holds))
     .flatMap((row) => {
-      // Words for one value are those of its undo, too.
-      const template =
-        'sysctl' in row
-          ? row.sysctl
-          : 'revert' in row
-            ? row.revert
-            : `${row.up ?? ''} ${row.down ?? ''}`;
       const input = (choice: Choice): string =>
         linesOf('input' in row ? row.input : undefined, { ...variables, ...choice }, holds);
-      return choicesOf(template, variables).map((choice) => changeOf(row, choice, input(choice)));
+      if ('file' in row) {
+        return [{ kind: 'file', file: row.file, text: linesOf(row.lines, variables, holds) }];
+      }
+      return choicesOf(templateOf(row), variables).map((choice) =>
+        changeOf(row, choice, input(choice), variables),
+      );
     });
+}
+
+type PlainRow = Exclude<Row, { readonly file: string }>;
+
+/** Words for one value are those of its undo, too. */
+function templateOf(row: PlainRow): string {
+  if ('sysctl' in row) return row.sysctl;
+  if ('revert' in row) return row.revert;
+  return `${row.up ?? ''} ${row.down ?? ''}`;
 }
 
 /** What the lines of `Row.input` stand for. */
@@ -160,7 +186,7 @@ function linesOf(
     .join('');
 }
 
-function changeOf(row: Row, choice: Choice, input: string): Change {
+function changeOf(row: PlainRow, choice: Choice, input: string, variables: Variables): Change {
   if ('revert' in row) {
     return { kind: 'command', up: [], down: fill(row.revert, choice), revert: true };
   }
@@ -175,16 +201,20 @@ function changeOf(row: Row, choice: Choice, input: string): Change {
   }
   if (row.up === undefined) {
     const down = fill(row.down, choice);
-    return { kind: 'command', up: [], down, ...(row.ifDead ? { ifDead: true } : {}) };
+    const { ifDead, stays } = row;
+    const when = { ...(ifDead ? { ifDead } : {}), ...(stays ? { stays } : {}) };
+    return { kind: 'command', up: [], down, ...when };
   }
-  const { find, says, once } = row;
+  const { find, says, once, stays, remove } = row;
   return {
     kind: 'command',
-    up: fill(row.up, choice),
+    up: fill(spread(row.up, variables), choice),
     down: fill(row.down ?? '', choice),
+    ...(remove === undefined ? {} : { remove: fill(remove, choice) }),
     ...(says === undefined ? {} : { says }),
     ...(input === '' ? {} : { input }),
     ...(once ? { once } : {}),
+    ...(stays ? { stays } : {}),
     ...(find === undefined
       ? {}
       : { find: { list: fill(find.list, choice), holding: fill(find.holding, choice).join(' ') } }),
@@ -388,6 +418,13 @@ export function hostRunner(path: string, echo: (line: string) => void): Runner {
       } catch {
         return [];
       }
+    },
+    files: {
+      ...HOST_FILES,
+      write: (path, file) => {
+        echo(`[#] ${commandLine(['tee', path])}`);
+        HOST_FILES.write(path, file);
+      },
     },
   };
 }

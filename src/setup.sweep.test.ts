@@ -12,7 +12,8 @@ import { PretendedHost, pretendedLocks } from '../test/pretended.ts';
 import { clientSettings, serverSettings } from '../test/standins/host.ts';
 import { PLATFORMS } from './os.ts';
 import { commandLine } from './rules.ts';
-import type { Outcome } from './rules.ts';
+import type { HostFiles } from './hostfiles.ts';
+import type { InOut, Outcome } from './rules.ts';
 import { cleanUp, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings, HostSetup } from './setup.ts';
 
@@ -25,7 +26,11 @@ const LINKS = [
 ];
 const bonded: HostSettings = { ...client, links: LINKS, mostLinks: LINKS.length };
 const NETWORKS = ['10.50.0.0/16', 'fd50::/32'];
+const ALLOWED = ['10.9.0.0/24', 'fd09::/64'];
+/** Its network, of which the peer has an address. */
+const PROXIED = { routes: ['203.0.113.64/28'], peerIp: '203.0.113.9', proxyArp: true };
 const NO_IPTABLES = /^ip6?tables /;
+const NAMES = ['10.0.0.53', 'fd00::53'];
 const { linux } = PLATFORMS;
 /** What the host lacks comes last. */
 const CASES: readonly (readonly [string, HostSettings, RegExp?])[] = [
@@ -37,8 +42,11 @@ const CASES: readonly (readonly [string, HostSettings, RegExp?])[] = [
   ['server', { ...server, routes: NETWORKS }],
   ['server, external address', { ...server, externalIp: '203.0.113.2' }],
   ['server, no default routes', { ...server, routes: NETWORKS, defaultRoutes: false }],
+  ['server, site', { ...server, ...PROXIED, allow: ALLOWED, defaultRoutes: false }],
+  ['client, kill switch, name servers', { ...client, killSwitch: true, dns: NAMES }],
   ['client, links, nft', bonded, NO_IPTABLES],
   ['server, nft', { ...server, routes: NETWORKS }, NO_IPTABLES],
+  ['client, site, nft', { ...client, defaultRoutes: false, allow: ALLOWED }, NO_IPTABLES],
 ];
 
 /** How the n-th call goes wrong. */
@@ -76,15 +84,28 @@ class FaultyHost extends PretendedHost {
     return isIt || line === this.#stubborn;
   }
 
-  override runSync(argv: readonly string[]): Outcome {
+  override runSync(argv: readonly string[], io?: InOut): Outcome {
     if (this.#goesWrong(commandLine(argv))) {
       if (this.fault.startsWith('refused')) return REFUSED;
-      if (this.fault === 'killed after its work') super.runSync(argv);
+      if (this.fault === 'killed after its work') super.runSync(argv, io);
       return KILLED;
     }
-    const outcome = super.runSync(argv);
+    const outcome = super.runSync(argv, io);
     this.onCall(this.calls.length, true);
     return outcome;
+  }
+
+  override get files(): HostFiles {
+    const files = super.files;
+    return {
+      ...files,
+      write: (path, file) => {
+        const isWrong = this.#goesWrong(`tee ${path}`);
+        if (!isWrong || this.fault === 'killed after its work') files.write(path, file);
+        if (isWrong) throw new Error('EROFS: no luck, write');
+        this.onCall(this.calls.length, true);
+      },
+    };
   }
 
   override writeSysctl(name: string, value: string): void {
@@ -95,7 +116,8 @@ class FaultyHost extends PretendedHost {
   }
 }
 
-const isProbe = (line: string): boolean => / show| -S | -V| -c | -y |route get/.test(line);
+const isProbe = (line: string): boolean =>
+  / show| -S | -V| -c | -y |route get|^resolv\w+ (status|--version)/.test(line);
 const isSysctl = (line: string): boolean => /^net\/\S+=/.test(line);
 /** Every record is synced, and there are some hundred thousand of them. */
 const SCRATCH = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
@@ -119,7 +141,9 @@ class Trial {
       journalDir: this.#journalDir,
       path: '',
       log: () => undefined,
-      warn: (line) => this.warnings.push(line),
+      warn: (line) => {
+        if (!line.startsWith('the kill switch stays')) this.warnings.push(line);
+      },
       runner: this.host,
       platform: linux!,
     };
@@ -138,8 +162,16 @@ class Trial {
     }
   }
 
-  async stop(): Promise<boolean> {
+  async undo(): Promise<boolean> {
     return (await this.#setup?.undo()) ?? true;
+  }
+
+  /** With the `vpn cleanup` without which a kill switch stays. */
+  async stop(): Promise<boolean> {
+    const isUndone = await this.undo();
+    if (!this.#settings.killSwitch) return isUndone;
+    const { failed } = await cleanUp(this.deps);
+    return isUndone && failed.length === 0;
   }
 
   journals(): readonly string[] {
@@ -149,6 +181,7 @@ class Trial {
   /** Host and journals as they are now; the result puts them back, as a process leaves them that is gone. */
   freeze(): () => void {
     const entries = [...this.host.entries];
+    const names = [...this.host.names.files];
     const sysctls = [...this.host.sysctls];
     const files = this.journals().map((name) => {
       const path = join(this.#journalDir, name);
@@ -158,6 +191,8 @@ class Trial {
       this.#locks.kill(this.#journalDir);
       this.host.entries.clear();
       for (const entry of entries) this.host.entries.add(entry);
+      this.host.names.files.clear();
+      for (const [path, file] of names) this.host.names.files.set(path, file);
       for (const [name, value] of sysctls) this.host.sysctls.set(name, value);
       for (const [path, bytes] of files) writeFileSync(path, bytes, { mode: 0o600 });
     };
@@ -210,6 +245,12 @@ for (const [name, settings, absent] of CASES) {
               // A fact is missing: it goes on without, or says so. No list of addresses is like an empty one.
               const isNamed = failure.includes(`"${call}"`);
               assert.ok(failure === '' || isNamed, what);
+            } else if (call.startsWith('tee')) {
+              assert.match(
+                failure,
+                /^cannot set the name servers: "\/etc\/resolv.conf": no luck; /,
+                what,
+              );
             } else if (isSysctl(call)) {
               const said = call.includes('src_valid_mark') ? trial.warnings.join(' ') : failure;
               assert.match(said, /"sysctl -w net\..*": no luck/, what);
@@ -269,7 +310,7 @@ for (const [name, settings, absent] of CASES) {
         await inTrial(async (trial) => {
           let isStopped: Promise<boolean> | undefined;
           trial.host.onCall = (n) => {
-            if (n === i + 1) isStopped = trial.stop();
+            if (n === i + 1) isStopped = trial.undo();
           };
           const failure = await trial.start();
           const what = `stopped at call ${i + 1}, ${call}: ${failure}`;

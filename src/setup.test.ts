@@ -29,6 +29,7 @@ const server: HostSettings = { ...client, role: 'server' };
 const eth0 = { name: 'eth0', device: 'eth0', address: '', gateways: [] };
 const links = [eth0, { ...eth0, name: 'b', device: '', address: '203.0.113.2' }];
 const bonded: HostSettings = { ...client, links, mostLinks: links.length };
+const onLink = { ip4: '192.168.192.1/24', ip6: 'fd00::1/64' };
 const NO_IPTABLES = /^ip6?tables /;
 /** What the host lacks comes last. */
 const CASES: readonly (readonly [string, HostSettings, RegExp?])[] = [
@@ -40,6 +41,8 @@ const CASES: readonly (readonly [string, HostSettings, RegExp?])[] = [
   ['server', { ...server, routes: ['10.0.0.0/8', 'fd50::/32'] }],
   ['server, external', { ...server, externalIp: '203.0.113.2' }],
   ['server, no default routes', { ...server, defaultRoutes: false }],
+  ['client, tap', { ...client, tun: 'tap0', onLink }],
+  ['server, tap', { ...server, tun: 'tap0', onLink, routes: ['10.0.0.0/8', 'fd50::/32'] }],
   ['client, links, nft', bonded, NO_IPTABLES],
   ['client, nft', { ...client, gateway: '203.0.113.9' }, NO_IPTABLES],
   ['server, nft', { ...server, routes: ['10.0.0.0/8', 'fd50::/32'] }, NO_IPTABLES],

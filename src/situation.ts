@@ -5,13 +5,18 @@
 import { isIPv6 } from 'node:net';
 import { canonicalAddress, isIpv6Usable } from './facts.ts';
 import type { Facts, PolicyRule } from './facts.ts';
+import { nameServerWarnings, switchMarks, switchNeeds } from './killswitch.ts';
 import type { HostLink } from './linkroutes.ts';
+import type { Naming } from './naming.ts';
 import { FIRST_NUMBER, MARKS_MASK } from './numbers.ts';
 import type { Numbers } from './numbers.ts';
 import { PROBES, pointToPoint } from './os.ts';
 import type { LISTS, ProbeName, SCALARS } from './os.ts';
+import { proxiedBy } from './proxies.ts';
+import type { Proxied } from './proxies.ts';
 import { Failure } from './report.ts';
 import type { Runner } from './rules.ts';
+import { cannotLimit, forwardChains, proxyWarnings, siteOf } from './site.ts';
 
 export interface HostSettings {
   readonly role: 'server' | 'client';
@@ -22,6 +27,11 @@ export interface HostSettings {
   readonly peerIp: string;
   readonly localIp6: string;
   readonly peerIp6: string;
+  /**
+   * The device is a tap: `localIp` and `localIp6` with the prefix lengths of the networks that they are in
+   * with the peer, '' for those that are ''. Absent for a tun.
+   */
+  readonly onLink?: { readonly ip4: string; readonly ip6: string };
   readonly mtu: number;
   /** False: no default routes, no NAT, no forwarding. */
   readonly defaultRoutes: boolean;
@@ -30,6 +40,13 @@ export interface HostSettings {
    * client, routed to it, forwarded and translated like it.
    */
   readonly routes: readonly string[];
+  /**
+   * The only networks, as CIDR, that what is behind the tunnel reaches through this host; with any, packets
+   * are forwarded. Empty: see `defaultRoutes`.
+   */
+  readonly allow?: readonly string[];
+  /** This host answers for what is behind the tunnel in its networks, and forwards. */
+  readonly proxyArp?: boolean;
   /** 0 chooses one that is not in use. */
   readonly mark: number;
   readonly table: number;
@@ -49,26 +66,22 @@ export interface HostSettings {
   readonly mostLinks?: number;
   /** Client: interfaces with a default route are links too. */
   readonly isAuto?: boolean;
+  /** Client: nothing but the tunnel's own packets leaves, also after its end until `vpn cleanup`. */
+  readonly killSwitch?: boolean;
+  /** Client: name servers once connected. */
+  readonly dns?: readonly string[];
+  /** How that is done here; `prepareHost` finds it. */
+  readonly naming?: Naming;
+  /** What the rules of the kill switch are called; `prepareHost` chooses it. */
+  readonly switchName?: string;
 }
 
+type Table = 'filter4' | 'filter6' | 'raw4' | 'raw6' | 'nat4' | 'nat6' | 'mangle4' | 'mangle6';
+/** Where what is forwarded is limited, and where the rest is accepted. */
+const FORWARD4 = ['mangle4', 'filter4'] as const;
+const FORWARD6 = ['mangle6', 'filter6'] as const;
 type VariableName = (typeof SCALARS)[number] | (typeof LISTS)[number];
 type AllVariables = Readonly<Record<VariableName, string | readonly string[]>>;
-
-/** Tables that an instance makes for itself (os/nft.ts). */
-const OWN_TABLE = /^vpn-\d+$/;
-
-/** Chains of others, besides those that iptables reaches, that may drop what is forwarded. */
-function forwardChains(facts: Facts, to: '4' | '6'): readonly string[] {
-  const family = to === '4' ? 'ip' : 'ip6';
-  return facts.chains
-    .filter((one) => [family, 'inet'].includes(one.family) && !OWN_TABLE.test(one.table))
-    .filter(
-      (one) =>
-        !(facts.isIptablesNft && facts.present.has(`filter${to}`)) ||
-        `${one.family} ${one.table} ${one.chain}` !== `${family} filter FORWARD`,
-    )
-    .map((one) => `${one.family} ${one.table} ${one.chain}`);
-}
 
 /**
  * The marks by which other tunnels (wg-quick) exempt their own datagrams from their routes, as
@@ -147,6 +160,10 @@ export class Situation {
   readonly #runner: Runner;
   readonly variables: AllVariables;
   readonly #needs = new Set<string>();
+  readonly #numbers: Numbers;
+  readonly #tag: string;
+  /** Neighbours that are answered. */
+  readonly proxied: readonly Proxied[];
   /** Said once, by `prepareHost`. */
   readonly warnings: string[] = [];
 
@@ -155,6 +172,9 @@ export class Situation {
     this.#settings = settings;
     this.#facts = facts;
     this.#runner = runner;
+    this.#numbers = numbers;
+    this.#tag = tag;
+    this.proxied = settings.proxyArp === true ? proxiedBy(settings, facts) : [];
     const { role, gateway, externalIp } = settings;
     const routes = [...new Set(settings.routes)];
     const net4 = routes.filter((cidr) => !cidr.includes(':'));
@@ -163,12 +183,14 @@ export class Situation {
     const isServer = role === 'server';
     const isSplit = !isServer && routes.length > 0;
     const isEverything = !isServer && isDefault && !isSplit;
+    const site = siteOf(settings, isDefault, isEverything);
     checkAddresses(settings, facts);
     const external =
       isServer && isDefault && externalIp !== '' && facts.present.has('addresses')
         ? externalRoute(settings, facts)
         : undefined;
     const list = (value: string): readonly string[] => (value === '' ? [] : [value]);
+    const marks = switchMarks(settings.mark, numbers);
     const is6 = (value: string): boolean => value.includes(':');
     this.variables = {
       TUN: settings.tun,
@@ -177,6 +199,8 @@ export class Situation {
       PEER: list(settings.peerIp),
       LOCAL6: list(settings.localIp6),
       PEER6: list(settings.peerIp6),
+      ON_LINK4: list(settings.onLink?.ip4 ?? ''),
+      ON_LINK6: list(settings.onLink?.ip6 ?? ''),
       MARK: String(numbers.mark),
       MARKS:
         settings.mark === 0
@@ -198,8 +222,8 @@ export class Situation {
       GATEWAY6: isServer || !is6(gateway) ? [] : list(gateway),
       GATEWAY_IF: list(settings.gatewayDevice ?? ''),
       RA_IF: facts.advertisedInterfaces,
-      CHAIN4: isServer ? forwardChains(facts, '4') : [],
-      CHAIN6: isServer ? forwardChains(facts, '6') : [],
+      CHAIN4: forwardChains(facts, '4'),
+      CHAIN6: forwardChains(facts, '6'),
       FOREIGN: isServer ? [] : foreignMarks(facts.rules, settings.mark),
       // An IPv6 header more than the 20 bytes of TCP.
       MSS: String(settings.mtu - 60),
@@ -218,6 +242,16 @@ export class Situation {
       LINK_VIA: [],
       LINK_IF: [],
       STRICT_IF: [],
+      ...site.variables,
+      // Those of `Platform.proxy` come with each interface.
+      PROXY_IF: [],
+      PROXY4: [],
+      PROXY6: [],
+      SWITCH: settings.switchName ?? '',
+      SWITCH_MARK: marks.masked,
+      SWITCH_RANGE: marks.ranges,
+      DNS: settings.dns ?? [],
+      DNS_NAME: list(settings.naming?.entry ?? ''),
     };
     const hold = (need: string, holds: boolean): void => {
       if (holds) this.#needs.add(need);
@@ -230,6 +264,8 @@ export class Situation {
         tables.some((name) => facts.present.has(`nft-${name}${family}`)),
       );
     }
+    hold('tun', settings.onLink === undefined);
+    hold('tap', settings.onLink !== undefined);
     hold('default', isDefault);
     hold('everything', isEverything);
     hold('split', isSplit);
@@ -240,11 +276,20 @@ export class Situation {
         facts.present.has('rules6') &&
         (isEverything || (isSplit && net6.length > 0)),
     );
+    hold('clamp', isDefault || routes.length > 0 || site.isSite);
+    hold('site', site.isSite);
+    hold('limited', site.isLimited);
+    hold('proxy', settings.proxyArp === true && !site.isLimited);
     hold('gateway4', !is6(gateway) && gateway !== '');
     hold('gateway6', is6(gateway));
     hold('external-route4', external?.isElsewhere ?? false);
     hold('external-link4', (external?.isElsewhere ?? false) && external?.via.length === 0);
+    if (settings.killSwitch) {
+      for (const need of switchNeeds(facts, isEverything)) this.#needs.add(need);
+    }
+    for (const need of settings.naming?.needs ?? []) this.#needs.add(need);
     this.#check(isServer && isDefault);
+    this.warnings.push(...nameServerWarnings(settings, facts, isEverything));
   }
 
   get #hasIpv6(): boolean {
@@ -255,9 +300,14 @@ export class Situation {
   }
 
   /** iptables can do it, or nft in its place. */
-  #has(table: 'filter4' | 'filter6' | 'raw4' | 'raw6' | 'nat4' | 'nat6'): boolean {
+  #has(table: Table): boolean {
     const { present } = this.#facts;
     return present.has(table) || present.has(`nft-${table}`);
+  }
+
+  /** A client whose default route is the tunnel. */
+  get takesEverything(): boolean {
+    return this.#needs.has('everything');
   }
 
   /** See `HostSetup.ipv6Leaves`. The device may come into being between two calls. */
@@ -278,15 +328,26 @@ export class Situation {
   needs(serverIpv6: boolean): ReadonlySet<string> {
     const needs = new Set(this.#needs);
     const hasIpv6 = this.#hasIpv6;
-    const hasNetworks6 = (this.variables.NET6 as readonly string[]).length > 0;
+    const hasNetworks6 =
+      this.variables.NET6.length > 0 ||
+      this.variables.ALLOW6.length > 0 ||
+      this.proxied.some(({ addresses6 }) => addresses6.length > 0);
     if (hasIpv6) needs.add('ipv6');
     if (this.ipv6Leaves) needs.add('ipv6-leaves');
     const canForward = hasIpv6 && this.#has('filter6') && this.#facts.cannotForward6 !== true;
     if (this.ipv6Leaves || (canForward && hasNetworks6)) {
       needs.add('ipv6-forward');
     }
-    needs.add(hasIpv6 && serverIpv6 ? 'through6' : 'blocked6');
+    // Networks that are named are behind the server or nowhere; there is nothing to keep from leaking.
+    const isThrough = serverIpv6 || needs.has('split');
+    needs.add(hasIpv6 && isThrough ? 'through6' : 'blocked6');
     return needs;
+  }
+
+  /** The same host, with other networks. Throws a `Failure`. */
+  with(networks: Pick<HostSettings, 'routes' | 'allow'>): Situation {
+    const settings = { ...this.#settings, ...networks };
+    return new Situation(settings, this.#facts, this.#numbers, this.#tag, this.#runner);
   }
 
   #check(translates: boolean): void {
@@ -311,6 +372,10 @@ export class Situation {
         remedies?.nat ?? 'install iptables or nftables, or pass --no-default-routes',
       );
     }
+    const needed = this.#hasIpv6 ? [...FORWARD4, ...FORWARD6] : FORWARD4;
+    const missing = needed.find((table) => !this.#has(table));
+    if (this.#needs.has('limited') && missing !== undefined) throw cannotLimit(because(missing));
+    this.warnings.push(...proxyWarnings(this.#settings, this.proxied));
     for (const name of ['rules4', 'rules6', 'routes4', 'routes6'] as const) {
       const counts = reasons.has(name) && (hasIpv6 || name.endsWith('4'));
       if (counts) this.warnings.push(`${because(name)}: taken for none`);

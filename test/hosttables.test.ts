@@ -34,7 +34,13 @@ describe('the tables of changes', () => {
     const text = JSON.stringify(built);
     assert.doesNotMatch(
       text,
-      /MASQUERADE|SNAT|masquerade|nat-to|forwarding|"need":"[^"]*(default|everything)/,
+      /MASQUERADE|SNAT|masquerade|nat-to|"need":"[^"]*(default|everything)/,
     );
+    const forwarding = Object.values(built)
+      .flat()
+      .filter((row) => /forward(ing"|$)|ip_forward/.test(row));
+    // Only where it is asked for, which says what is let through.
+    for (const row of forwarding) assert.match(row, /"need":"site\b/);
+    assert.ok(forwarding.length > 0);
   });
 });

@@ -38,31 +38,37 @@ const NAMES: Readonly<Record<string, string>> = {
 const wordsOf = (row: Row): readonly string[] =>
   (row.need ?? '').split(' ').filter((word) => word !== '');
 
-/** Every table of a platform, in the order in which they are used, and whose it is. */
+/** Tables of both roles; all others but `server` are a client's. */
+const SHARED = ['site', 'proxy'];
+
+/** Every table of a platform, in the order in which they are used, and whose it is; '' for both. */
 function rowsOf(platform: Platform): readonly { readonly row: Row; readonly role: string }[] {
   const tables = Object.entries(platform).filter(([, rows]) => Array.isArray(rows));
+  const roleOf = (name: string): string => (SHARED.includes(name) ? '' : 'client');
   return tables.flatMap(([name, rows]) =>
-    (rows as readonly Row[]).map((row) => ({ row, role: name === 'server' ? name : 'client' })),
+    (rows as readonly Row[]).map((row) => ({ row, role: name === 'server' ? name : roleOf(name) })),
   );
 }
 
 function isIn(mode: Mode, { row, role }: { readonly row: Row; readonly role: string }): boolean {
   const needed = wordsOf(row).filter((word) => MODE_WORDS.includes(word));
-  return mode.role === role && needed.every((word) => mode.holds.includes(word));
+  return [mode.role, ''].includes(role) && needed.every((word) => mode.holds.includes(word));
 }
 
 /** Without what every line of a kind has: the introduction says it once. */
 const code = (text: string): string => {
   const short = text
     .replace(' -w 4', '')
-    .replace(' -m comment --comment vpn:$TAG', '')
-    .replace(' comment "vpn:$TAG"', '');
+    .replace(/ -m comment --comment vpn:\$(TAG|SWITCH)/, '')
+    .replace(/ comment "vpn:\$(TAG|SWITCH)[^"]*"/, '');
   return `\`${short.replaceAll('|', '\\|')}\``;
 };
 
 function change(row: Row): string {
   if ('revert' in row) return `takes back what ${code(row.revert)} would`;
   if ('sysctl' in row) return `${code(row.sysctl)} = ${row.value}`;
+  if ('file' in row)
+    return `${code(row.file)}: ${row.lines.map(({ text }) => code(text)).join(', ')}`;
   return row.up === undefined ? '' : code(row.up);
 }
 
@@ -78,13 +84,18 @@ function undo(row: Row): string {
     const beside = (row.beside ?? []).map(code);
     return ['the value found', ...beside].join(', with ');
   }
+  if ('file' in row) return 'what was there, if it is still ours';
   if (row.down === undefined) return '';
   for (const [word, opposite] of OPPOSITES) {
     if (row.up?.replace(word, opposite) === row.down)
-      return `the same with ${code(opposite.trim())}`;
+      return `the same with ${code(opposite.trim())}${whenOf(row)}`;
   }
-  const when = row.up === undefined && row.ifDead ? ', by cleanup only' : '';
-  return code(row.down.replace('{found}', 'N')) + when;
+  return code(row.down.replace('{found}', 'N')) + whenOf(row);
+}
+
+function whenOf(row: Row): string {
+  if ('stays' in row && row.stays) return ', by cleanup or the next start';
+  return 'ifDead' in row && row.ifDead ? ', by cleanup only' : '';
 }
 
 /** What else must hold of the host; that a program is there goes without saying. */
@@ -157,10 +168,13 @@ what it is for, and how it was tested.
   The build without default routes has the rows of Sn, Cr and Cn, and no others.
 - Changes are made in this order and taken back in reverse; each undo is written to the journal before its change. Without
   an undo of its own a change goes with the device, or with the table above it.
-- Every line of iptables has \`-w 4 -m comment --comment vpn:$TAG\` besides, every one of nft \`comment "vpn:$TAG"\`.
+- Every line of iptables has \`-w 4 -m comment --comment vpn:$TAG\` besides, every one of nft \`comment "vpn:$TAG"\`;
+  those of the kill switch have \`$SWITCH\` in place of \`$TAG\`. \`$NAME*\` is all values of a variable in one command.
 - A variable with several values (\`$NET4\`: each \`--route\`) makes one row each, with none no row.
 - nft's lines are for hosts without iptables, except those in \`$CHAIN4\` and \`$CHAIN6\`, the chains of others.
-- _only where_: what must hold of the host or of the session; src/situation.ts says when.
+- _only where_: what must hold of the host or of the session; src/situation.ts says when. _site_: with \`--allow\` or \`--proxy-arp\`;
+  _limited_: with \`--allow\`, or with \`--proxy-arp\` outside S; _proxy_: with \`--proxy-arp\` alone in S; _clamp_: in S and C, and elsewhere
+  with \`--route\` or _site_. What nft's comments have behind \`$TAG\` is left out here.
 `;
 
 export function page(): string {

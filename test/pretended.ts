@@ -1,6 +1,8 @@
 /** A host without a host: keeps state as a real one does, and refuses what a real one refuses. */
 import { fstatSync } from 'node:fs';
-import type { Outcome, Runner } from '../src/rules.ts';
+import type { HostFiles } from '../src/hostfiles.ts';
+import type { InOut, Outcome, Runner } from '../src/rules.ts';
+import { NamesStandIn } from './standins/names.ts';
 
 const SYSCTLS: readonly (readonly [string, string])[] = [
   ['net/ipv4/ip_forward', '0'],
@@ -16,10 +18,15 @@ const SYSCTLS: readonly (readonly [string, string])[] = [
   ['net/ipv6/conf/all/forwarding', '0'],
   ['net/ipv6/conf/eth0/forwarding', '0'],
   ['net/ipv6/conf/eth0/accept_ra', '1'],
+  ['net/ipv4/conf/eth0/proxy_arp', '0'],
+  ['net/ipv6/conf/eth0/proxy_ndp', '0'],
 ];
 const PROBES: readonly (readonly [RegExp, string])[] = [
   [/address show/, '[{"ifname":"eth0","addr_info":[{"local":"203.0.113.2"}]}]'],
-  [/-4 route show/, '[{"dst":"default","gateway":"203.0.113.1","dev":"eth0"}]'],
+  [
+    /-4 route show/,
+    '[{"dst":"default","gateway":"203.0.113.1","dev":"eth0"},{"dst":"203.0.113.0/24","dev":"eth0"}]',
+  ],
   [/-6 route show/, '[{"dst":"default","gateway":"fe80::1","dev":"eth0","protocol":"9"}]'],
   [
     /nft -y list chains/,
@@ -33,6 +40,7 @@ const PROBES: readonly (readonly [RegExp, string])[] = [
 export class PretendedHost implements Runner {
   readonly sysctls = new Map(SYSCTLS);
   readonly entries = new Set<string>();
+  names = new NamesStandIn('nobody');
   readonly ran: string[] = [];
   handle = 0;
   failAt = 0;
@@ -43,10 +51,12 @@ export class PretendedHost implements Runner {
   onChange: (line: string) => void = () => undefined;
 
   state(): readonly string[] {
-    return [...[...this.entries].sort(), ...[...this.sysctls].map((pair) => pair.join('='))];
+    const sysctls = [...this.sysctls].map((pair) => pair.join('='));
+    const lasting = [...this.entries].filter((entry) => !/^route \d main ip.* route /.test(entry));
+    return [...lasting.sort(), ...sysctls, ...this.names.state()];
   }
 
-  runSync(argv: readonly string[]): Outcome {
+  runSync(argv: readonly string[], { input = '' }: InOut = {}): Outcome {
     const line = argv.join(' ');
     const answer = (status: number, stdout: string, stderr: string): Outcome => ({
       status,
@@ -56,7 +66,13 @@ export class PretendedHost implements Runner {
       refused: status !== 0,
     });
     if (this.absent.test(line)) return { ...answer(-1, '', ''), reason: 'was not found' };
-    if (/ show| -S | -V|nft -[cy] |route get/.test(line)) {
+    if (/ show| -S | -V|nft -[cy] |route get|^resolv\w+ (status|--version)/.test(line)) {
+      if (/^resolv/.test(line)) {
+        const said = this.names.run(argv, input);
+        return said === undefined
+          ? { ...answer(-1, '', ''), reason: 'was not found' }
+          : answer(...said);
+      }
       return answer(
         0,
         [...this.answers, ...PROBES].find(([pattern]) => pattern.test(line))?.[1] ?? '',
@@ -68,6 +84,8 @@ export class PretendedHost implements Runner {
     this.onChange(line);
     if (this.ran.length === this.failAt) return { ...answer(2, '', 'no luck'), ...this.failWith };
     if (line.startsWith('nft ')) return answer(...this.nft(line));
+    if (/^resolv/.test(line)) return answer(...(this.names.run(argv, input) ?? [127, '', '']));
+    if (/tables .* -[NXFA] /.test(line)) return answer(...this.chain(line));
     const [, verb] = / (-I|-D|add|del|replace|flush) /.exec(line) ?? [];
     const family = line.includes(' -6 ') ? 6 : 4;
     const key =
@@ -77,7 +95,7 @@ export class PretendedHost implements Runner {
       ? key
       : line.includes(' rule ')
         ? `rule ${family} ${key}`
-        : `route ${family} ${table} ${line}`;
+        : `route ${family} ${table ?? 'main'} ${line.replace(/ (add|del|replace) /, ' ')}`;
     if (verb === 'flush') {
       const isInTable = (one: string): boolean => one.startsWith(`route ${family} ${table} `);
       const doomed = [...this.entries].filter(isInTable);
@@ -88,40 +106,76 @@ export class PretendedHost implements Runner {
       }
     } else if (verb === '-D' || verb === 'del') {
       if (!this.entries.delete(entry)) return answer(2, '', 'No such file or directory');
-    } else if (/tables -w|rule|table/.test(line)) {
-      if (this.entries.has(entry) && verb === 'add') return answer(2, '', 'File exists');
+    } else if (/tables -w|rule|table|neigh/.test(line) || /^ip (-6 )?route add/.test(line)) {
+      // Nobody takes a tun device away here, nor with it the routes of table main.
+      const isNew = verb === 'add' && !entry.includes(' main ');
+      if (this.entries.has(entry) && isNew) return answer(2, '', 'File exists');
       this.entries.add(entry);
     }
     return answer(0, '', '');
   }
+  /** Chains of our own: made, filled, emptied and removed; one that something leads to is not removed. */
+  chain(line: string): [number, string, string] {
+    const [, program, verb, name] = /^(\w+ .*?) -([NXFA]) (\S+)/.exec(line) ?? [];
+    const made = `${program} -N ${name}`;
+    const lines = [...this.entries].filter((one) => one.startsWith(`${program} -A ${name} `));
+    if (verb === 'N' && this.entries.has(made)) return [1, '', 'Chain already exists.'];
+    if (verb === 'N') this.entries.add(made);
+    else if (!this.entries.has(made)) return [1, '', 'No chain/target/match by that name.'];
+    else if (verb === 'A') this.entries.add(line);
+    else if (verb === 'F') for (const one of lines) this.entries.delete(one);
+    else {
+      const isUsed = [...this.entries].some(
+        (one) => one.includes(`${program} `) && one.endsWith(` -j ${name}`),
+      );
+      if (isUsed || lines.length > 0) return [4, '', 'CHAIN_DEL failed (Device or resource busy)'];
+      this.entries.delete(made);
+    }
+    return [0, '', ''];
+  }
   /** Tables go with their chains and lines; lines of others are deleted one by one. */
   nft(line: string): [number, string, string] {
     const none: [number, string, string] = [1, '', 'Error: No such file or directory'];
-    const [, table] = / (ip6? vpn-\d+)/.exec(line) ?? [];
-    const [, chain, statement] = / (?:rule|chain) (inet firewalld \w+) ?(.*)/.exec(line) ?? [];
+    const [, table] = / ((?:ip6?|inet) vpn-\S+)/.exec(line) ?? [];
+    const [, chain, statement] =
+      / (?:rule|chain) (inet firewalld \w+|ip6? vpn-\d+ \w+) ?(.*)/.exec(line) ?? [];
+    const isOwn = table !== undefined && !/ table /.test(line);
+    if (isOwn && !this.entries.has(`nft ${table}`)) return none;
     if (line.startsWith('nft add table')) this.entries.add(`nft ${table}`);
     else if (line.startsWith('nft delete table')) {
       if (!this.entries.has(`nft ${table}`)) return none;
       for (const one of [...this.entries]) {
         if (one.startsWith(`nft ${table}`)) this.entries.delete(one);
       }
-    } else if (line.startsWith('nft add ')) {
-      if (!this.entries.has(`nft ${table}`)) return none;
+    } else if (line.startsWith('nft delete chain')) {
+      const isIts = (one: string): boolean =>
+        one.startsWith(`nft ${chain} `) || one.includes(` add chain ${chain} `);
+      for (const one of [...this.entries].filter(isIts)) this.entries.delete(one);
+    } else if (chain === undefined || line.startsWith('nft add chain')) {
       this.entries.add(`nft ${table} ${line}`);
-    } else if (line.startsWith('nft insert rule')) {
+    } else if (/^nft (insert|add) rule/.test(line)) {
       this.handle += 1;
       this.entries.add(`nft ${chain} ${statement} # handle ${this.handle}`);
     } else if (line.includes(' list chain ')) {
       const ours = [...this.entries].filter((one) => one.startsWith(`nft ${chain} `));
       return [0, ours.reverse().join('\n'), ''];
     } else if (line.startsWith('nft delete rule')) {
-      const one = [...this.entries].find((entry) => entry.endsWith(`# ${statement}`));
+      const one = [...this.entries].find(
+        (entry) => entry.startsWith(`nft ${chain} `) && entry.endsWith(`# ${statement}`),
+      );
       if (one === undefined || !this.entries.delete(one)) return none;
     } else throw new Error(`what is ${line}?`);
     return [0, '', ''];
   }
-  run(argv: readonly string[]): Promise<Outcome> {
-    return Promise.resolve(this.runSync(argv));
+  run(argv: readonly string[], io?: InOut): Promise<Outcome> {
+    return Promise.resolve(this.runSync(argv, io));
+  }
+  get files(): HostFiles {
+    return this.names.asFiles((path) => {
+      this.ran.push(`tee ${path}`);
+      this.onChange(`tee ${path}`);
+      if (this.ran.length === this.failAt) throw new Error('EROFS: read-only file system, write');
+    });
   }
   readSysctl(name: string): string | undefined {
     return this.sysctls.get(name);

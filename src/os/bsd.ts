@@ -34,8 +34,10 @@ const reverted = (need: string, row: Made): Row => ({ need, revert: row.down });
 
 /** `$LOCAL6` and `$PEER6` have one value each, or none. */
 export const device: readonly Row[] = [
-  { up: 'ifconfig $TUN inet $LOCAL $PEER netmask 255.255.255.255 mtu $MTU up' },
-  { need: 'ipv6', up: 'ifconfig $TUN inet6 $LOCAL6 $PEER6 prefixlen 128' },
+  { need: 'tun', up: 'ifconfig $TUN inet $LOCAL $PEER netmask 255.255.255.255 mtu $MTU up' },
+  { need: 'ipv6 tun', up: 'ifconfig $TUN inet6 $LOCAL6 $PEER6 prefixlen 128' },
+  { need: 'tap', up: 'ifconfig $TUN inet $ON_LINK4 mtu $MTU up' },
+  { need: 'ipv6 tap', up: 'ifconfig $TUN inet6 $ON_LINK6' },
 ];
 
 /** The device stays when its descriptor is closed; the addon then removes it (TunClose). */
@@ -215,6 +217,7 @@ const ABSENT =
 
 interface System {
   readonly tun: Platform['tun'];
+  readonly tap?: Platform['tun'];
   readonly bootId: string;
   /** route(8)'s word for a route to a device. */
   readonly byDevice: string;
@@ -229,8 +232,9 @@ export function bsdPlatform(system: System): Platform {
   const { nat, settings } = system;
   return {
     tun: system.tun,
+    ...(system.tap === undefined ? {} : { tap: system.tap }),
     // No offloads anywhere but on Linux.
-    tunCreate: (native, name) => native.tunCreate(name, false),
+    tunCreate: (native, name, _offload, ethernet) => native.tunCreate(name, false, ethernet),
     probes: {
       addresses: 'ifconfig -a',
       routes4: 'netstat -rn -f inet',

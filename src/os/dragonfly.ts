@@ -4,6 +4,7 @@ import { BSD_ANCHOR, classic, classicRules, pfRows, pfSettings } from './pf.ts';
 
 export const dragonfly = bsdPlatform({
   tun: { file: '/dev/tun', remedy: 'run kldload if_tun' },
+  tap: { file: '/dev/tap', remedy: 'run kldload if_tap' },
   bootId: 'kern/boottime',
   byDevice: '-interface',
   device: ownDevice,

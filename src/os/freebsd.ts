@@ -4,6 +4,7 @@ import { BSD_ANCHOR, classic, classicRules, pfRows, pfSettings } from './pf.ts';
 
 export const freebsd = bsdPlatform({
   tun: { file: '/dev/tun', remedy: 'run kldload if_tuntap' },
+  tap: { file: '/dev/tap', remedy: 'run kldload if_tuntap' },
   bootId: 'kern/boot_id',
   byDevice: '-interface',
   device: ownDevice,

@@ -1,9 +1,12 @@
 /** Linux, with iproute2 and iptables, or nft where there is no iptables. */
 import { COMMENT, inserted, IP6TABLES, IPTABLES, validMarks } from './iptables.ts';
+import { linuxKillSwitch, switchProbes } from './killswitch.ts';
 import { linuxLink, linuxLinkRoute, linuxLinkRule } from './links.ts';
+import { linuxNames } from './names.ts';
 import { nftDevice, nftForwarding, nftMarks, nftMss, nftProbes } from './nft.ts';
 import { pointToPoint } from './platform.ts';
 import type { Platform, Row } from './platform.ts';
+import { linuxProxy, linuxSite, routing } from './site.ts';
 
 const SYN = '-p tcp --tcp-flags SYN,RST SYN';
 
@@ -18,36 +21,48 @@ const linuxDevice: readonly Row[] = [
     `${IP6TABLES} -t raw -I PREROUTING ! -i $TUN -d $LOCAL6 -m addrtype ! --src-type LOCAL ${COMMENT} -j DROP`,
   ),
   ...nftDevice,
-  // No link-local address: nothing in the tunnel uses it.
-  { need: 'ipv6', up: 'ip link set dev $TUN addrgenmode none' },
+  // No link-local address: nothing in the tunnel uses it, but for neighbours on an Ethernet.
+  { need: 'ipv6 tun', up: 'ip link set dev $TUN addrgenmode none' },
   // Up first: the kernel makes no route to the peer of an IPv6 address given to a device that is down.
   { up: 'ip link set dev $TUN mtu $MTU up' },
-  { up: 'ip address add $LOCAL peer $PEER dev $TUN' },
-  { need: 'ipv6', up: 'ip -6 address add $LOCAL6 peer $PEER6 dev $TUN nodad' },
+  { need: 'tun', up: 'ip address add $LOCAL peer $PEER dev $TUN' },
+  { need: 'ipv6 tun', up: 'ip -6 address add $LOCAL6 peer $PEER6 dev $TUN nodad' },
+  { need: 'tap', up: 'ip address add $ON_LINK4 brd + dev $TUN' },
+  { need: 'ipv6 tap', up: 'ip -6 address add $ON_LINK6 dev $TUN nodad' },
 ];
 
+/** A route into the tunnel: by the device, and on an Ethernet by the peer's address there. */
+const through = (need: string, command: string, rest = ''): readonly Row[] => {
+  const peer = command.startsWith('ip -6') ? '$PEER6' : '$PEER';
+  const removing = command.replace(/ (add|replace) /, ' del ');
+  const by = (kind: string, way: string): Row => ({
+    need: `${need} ${kind}`.trim(),
+    up: `${command} ${way}${rest}`,
+    remove: `${removing} ${way}${rest}`,
+  });
+  return [by('tun', 'dev $TUN'), by('tap', `via ${peer} dev $TUN`)];
+};
+
 /** For hosts behind this one: their SYNs learn the tunnel's MTU even where ICMP is lost. */
-const linuxMss: readonly Row[] = pointToPoint
-  ? []
-  : [
-      inserted(
-        'default mangle4',
-        `${IPTABLES} -t mangle -I FORWARD -o $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
-      ),
-      inserted(
-        'default mangle4',
-        `${IPTABLES} -t mangle -I FORWARD -i $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
-      ),
-      inserted(
-        'default mangle6 ipv6',
-        `${IP6TABLES} -t mangle -I FORWARD -o $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
-      ),
-      inserted(
-        'default mangle6 ipv6',
-        `${IP6TABLES} -t mangle -I FORWARD -i $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
-      ),
-      ...nftMss,
-    ];
+const linuxMss: readonly Row[] = [
+  inserted(
+    'clamp mangle4',
+    `${IPTABLES} -t mangle -I FORWARD -o $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
+  ),
+  inserted(
+    'clamp mangle4',
+    `${IPTABLES} -t mangle -I FORWARD -i $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
+  ),
+  inserted(
+    'clamp mangle6 ipv6',
+    `${IP6TABLES} -t mangle -I FORWARD -o $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
+  ),
+  inserted(
+    'clamp mangle6 ipv6',
+    `${IP6TABLES} -t mangle -I FORWARD -i $TUN ${SYN} ${COMMENT} -j TCPMSS --clamp-mss-to-pmtu`,
+  ),
+  ...nftMss,
+];
 
 const linuxForwarding: readonly Row[] = pointToPoint
   ? []
@@ -124,31 +139,13 @@ const linuxForwarding: readonly Row[] = pointToPoint
         up: 'ip rule add preference $PREF iif $TUN table $TABLE',
         down: 'ip rule del preference $PREF table $TABLE',
       },
-      // These interfaces learn their default route from router advertisements, which a forwarding
-      // host ignores, and deletes, unless accept_ra is 2 (ip-sysctl.rst): before forwarding.
-      {
-        need: 'default ipv6-forward',
-        sysctl: 'net/ipv6/conf/$RA_IF/accept_ra',
-        value: '2',
-      },
-      {
-        need: 'default ipv6-forward',
-        sysctl: 'net/ipv6/conf/all/forwarding',
-        value: '1',
-        beside: ['net/ipv6/conf/*/forwarding'],
-      },
-      {
-        need: 'default',
-        sysctl: 'net/ipv4/ip_forward',
-        value: '1',
-        beside: ['net/ipv4/conf/*/forwarding', 'net/ipv4/conf/all/accept_redirects'],
-      },
+      ...routing('default'),
     ];
 
 const linuxServer: readonly Row[] = [
   ...linuxDevice,
-  { up: 'ip route add $NET4 dev $TUN' },
-  { need: 'ipv6', up: 'ip -6 route add $NET6 dev $TUN' },
+  ...through('', 'ip route add $NET4'),
+  ...through('ipv6', 'ip -6 route add $NET6'),
   ...linuxMss,
   ...linuxForwarding,
 ];
@@ -203,11 +200,11 @@ const linuxConnected: readonly Row[] = [
   },
   { need: 'route4', down: 'ip route flush table $TABLE' },
   { need: 'route6', down: 'ip -6 route flush table $TABLE' },
-  { need: 'split', up: 'ip route add $NET4 dev $TUN table $TABLE' },
+  ...through('split', 'ip route add $NET4', ' table $TABLE'),
   ...(pointToPoint
     ? []
     : ([
-        { need: 'everything', up: 'ip route add default dev $TUN table $TABLE' },
+        ...through('everything', 'ip route add default', ' table $TABLE'),
         {
           need: 'everything',
           up: 'ip rule add preference $PREF_MAIN table main suppress_prefixlength 1',
@@ -226,22 +223,22 @@ const linuxIpv6: readonly Row[] = [
   ...(pointToPoint
     ? []
     : ([
-        {
-          need: 'everything route6 through6',
-          up: 'ip -6 route replace default dev $TUN table $TABLE metric 1024',
-        },
+        ...through(
+          'everything route6 through6',
+          'ip -6 route replace default',
+          ' table $TABLE metric 1024',
+        ),
         {
           need: 'everything route6 blocked6',
           up: 'ip -6 route replace unreachable default table $TABLE metric 4096',
+          remove: 'ip -6 route del unreachable default table $TABLE metric 4096',
         },
       ] satisfies readonly Row[])),
-  {
-    need: 'split route6 through6',
-    up: 'ip -6 route replace $NET6 dev $TUN table $TABLE metric 1024',
-  },
+  ...through('split route6 through6', 'ip -6 route replace $NET6', ' table $TABLE metric 1024'),
   {
     need: 'split route6 blocked6',
     up: 'ip -6 route replace unreachable $NET6 table $TABLE metric 4096',
+    remove: 'ip -6 route del unreachable $NET6 table $TABLE metric 4096',
   },
   { need: 'route6 through6', up: 'ip -6 route flush table $TABLE type unreachable' },
   { need: 'route6 blocked6', up: 'ip -6 route flush table $TABLE dev $TUN' },
@@ -291,7 +288,8 @@ const linuxRefresh: readonly Row[] = [
 
 export const linux: Platform = {
   tun: { file: '/dev/net/tun', remedy: 'run modprobe tun' },
-  tunCreate: (native, name, offload) => native.tunCreate(name, offload),
+  tap: { file: '/dev/net/tun', remedy: 'run modprobe tun' },
+  tunCreate: (native, name, offload, ethernet) => native.tunCreate(name, offload, ethernet),
   probes: {
     addresses: 'ip -N -j address show',
     rules4: 'ip -N -j -4 rule show',
@@ -322,6 +320,8 @@ export const linux: Platform = {
   routeTo: 'ip route get',
   server: linuxServer,
   client: [...linuxDevice, ...linuxMss],
+  site: linuxSite,
+  proxy: linuxProxy,
   connected: linuxConnected,
   everySession: linuxIpv6,
   enter: linuxEnter,
@@ -329,6 +329,9 @@ export const linux: Platform = {
   link: linuxLink,
   linkRule: linuxLinkRule,
   linkRoute: linuxLinkRoute,
+  killSwitch: linuxKillSwitch,
+  switchProbes,
+  names: linuxNames,
   absent:
-    /No such (process|file or directory|device)|Cannot find device|FIB table does not exist|[Aa]ddress not found|Cannot assign requested address|does a matching rule exist|No chain\/target\/match by that name|table '\w+' does not exist/,
+    /No such (process|file or directory|device)|Cannot find device|FIB table does not exist|[Aa]ddress not found|Cannot assign requested address|does a matching rule exist|No chain\/target\/match by that name|table '\w+' does not exist|Chain '[\w.-]+' does not exist/,
 };

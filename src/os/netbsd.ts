@@ -7,6 +7,7 @@ import { bsdPlatform, ownDevice } from './bsd.ts';
 
 export const netbsd = bsdPlatform({
   tun: { file: '/dev/tunN', remedy: 'make one more: cd /dev && sh MAKEDEV tun4' },
+  tap: { file: '/dev/tap', remedy: 'make it: cd /dev && sh MAKEDEV tap' },
   bootId: 'kern/boottime',
   byDevice: '-interface',
   device: ownDevice,

@@ -43,15 +43,44 @@ const add = (need: string, family: string, chain: string, statement: string): Ro
 const chain = (need: string, family: string, name: string, hook: string): Row => ({
   need,
   up: `nft add chain ${family} vpn-$TABLE ${name} ${hook}`,
+  remove: `nft delete chain ${family} vpn-$TABLE ${name}`,
 });
 
-/** A line on top of a chain of somebody else. */
-const insert = (need: string, chains: string, statement: string): Row => ({
-  need,
-  up: `nft insert rule ${chains} ${statement} ${COMMENT}`,
-  down: `nft delete rule ${chains} handle ${FOUND}`,
-  find: { list: `nft -a -s list chain ${chains}`, holding: '"vpn:$TAG"' },
+/** The line whose comment says so; `what` tells it from others of ours. */
+const found = (chains: string, what: string) => ({
+  comment: `comment "vpn:$TAG${what}"`,
+  delete: `nft delete rule ${chains} handle ${FOUND}`,
+  find: { list: `nft -a -s list chain ${chains}`, holding: `"vpn:$TAG${what}"` },
 });
+
+/** A line that a running instance may take back: for `$NET4` and the like, which `what` names. */
+const change = (
+  verb: 'add' | 'insert',
+  need: string,
+  family: string,
+  chain: string,
+  statement: string,
+  what: string,
+): Row => {
+  const line = found(`${family} vpn-$TABLE ${chain}`, what);
+  return {
+    need,
+    up: `nft ${verb} rule ${family} vpn-$TABLE ${chain} ${statement} ${line.comment}`,
+    remove: line.delete,
+    find: line.find,
+  };
+};
+
+/** A line on top of a chain of somebody else. */
+const insert = (need: string, chains: string, statement: string, what = ''): Row => {
+  const line = found(chains, what);
+  return {
+    need,
+    up: `nft insert rule ${chains} ${statement} ${line.comment}`,
+    down: line.delete,
+    find: line.find,
+  };
+};
 
 export const nftDevice: readonly Row[] = [
   { need: 'nft4', up: 'nft add table ip vpn-$TABLE', down: 'nft delete table ip vpn-$TABLE' },
@@ -73,20 +102,26 @@ const mss = (need: string, family: string): readonly Row[] => [
   add(need, family, 'forward', `iifname "$TUN" ${SYN} ${CLAMP}`),
 ];
 
-export const nftMss: readonly Row[] = pointToPoint
-  ? []
-  : [...mss('default nft-mangle4', 'ip'), ...mss('default nft-mangle6 ipv6', 'ip6')];
+export const nftMss: readonly Row[] = [
+  ...mss('clamp nft-mangle4', 'ip'),
+  ...mss('clamp nft-mangle6 ipv6', 'ip6'),
+];
 
 /** The first that fits is taken: the chosen address before the interface's own. */
-const nat = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] => [
-  chain(need, family, 'nat', NAT),
-  ...[peer, `$NET${to}`].flatMap((source) => [
-    add(need, family, 'nat', `${family} saddr ${source} oifname "$EXT_IF" snat to $EXT${to}`),
-  ]),
-  ...[peer, `$NET${to}`].map((source) =>
-    add(need, family, 'nat', `${family} saddr ${source} oifname != "$TUN" masquerade`),
-  ),
-];
+const nat = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] => {
+  const net = `$NET${to}`;
+  const snat = (source: string): string =>
+    `${family} saddr ${source} oifname "$EXT_IF" snat to $EXT${to}`;
+  const masquerade = (source: string): string =>
+    `${family} saddr ${source} oifname != "$TUN" masquerade`;
+  return [
+    chain(need, family, 'nat', NAT),
+    add(need, family, 'nat', snat(peer)),
+    change('add', need, family, 'nat', snat(net), `:snat:${net}`),
+    add(need, family, 'nat', masquerade(peer)),
+    change('add', need, family, 'nat', masquerade(net), `:masquerade:${net}`),
+  ];
+};
 
 const forward = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] => [
   insert(
@@ -95,8 +130,8 @@ const forward = (need: string, family: string, to: '4' | '6', peer: string): rea
     `oifname "$TUN" ${family} daddr ${peer} ct state established,related accept`,
   ),
   insert(need, `$CHAIN${to}`, `iifname "$TUN" ${family} saddr ${peer} accept`),
-  insert(need, `$CHAIN${to}`, `oifname "$TUN" ${family} daddr $NET${to} accept`),
-  insert(need, `$CHAIN${to}`, `iifname "$TUN" ${family} saddr $NET${to} accept`),
+  insert(need, `$CHAIN${to}`, `oifname "$TUN" ${family} daddr $NET${to} accept`, `:to:$NET${to}`),
+  insert(need, `$CHAIN${to}`, `iifname "$TUN" ${family} saddr $NET${to} accept`, `:from:$NET${to}`),
 ];
 
 export const nftForwarding: readonly Row[] = pointToPoint
@@ -108,6 +143,40 @@ export const nftForwarding: readonly Row[] = pointToPoint
       ...forward('default', 'ip', '4', '$PEER'),
       ...forward('default ipv6-forward', 'ip6', '6', '$PEER6'),
     ];
+
+/** As in os/site.ts. An accept ends no chain but this one. */
+const limited = (need: string, family: string, to: '4' | '6'): readonly Row[] => {
+  const line = (verb: 'add' | 'insert', statement: string, what: string): Row =>
+    change(verb, need, family, 'allowed', statement, what);
+  return [
+    chain(need, family, 'allowed', FORWARD),
+    line(
+      'insert',
+      `iifname "$TUN" ${family} saddr $FROM${to} ${family} daddr $ALLOW${to} accept`,
+      `:$FROM${to}:$ALLOW${to}`,
+    ),
+    line('insert', `oifname "$TUN" ${family} daddr $TO${to} accept`, `:$TO${to}`),
+    add(need, family, 'allowed', 'ct state established ct direction reply accept'),
+    add(need, family, 'allowed', 'ct state related accept'),
+    // Last, so that a running tunnel is limited when all that it may is there.
+    line('add', 'iifname "$TUN" drop', ':in'),
+    line('add', 'oifname "$TUN" drop', ':out'),
+  ];
+};
+
+const accepted = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] => [
+  insert(`limited${need}`, `$CHAIN${to}`, 'iifname "$TUN" accept', ':in'),
+  insert(`limited${need}`, `$CHAIN${to}`, 'oifname "$TUN" accept', ':out'),
+  insert(`proxy${need}`, `$CHAIN${to}`, `oifname "$TUN" ${family} daddr ${peer} accept`, ':peer'),
+];
+
+export const nftSite: readonly Row[] = [
+  ...limited('limited nft-mangle4', 'ip', '4'),
+  ...limited('limited nft-mangle6 ipv6', 'ip6', '6'),
+  // Also where iptables works, as above.
+  ...accepted('', 'ip', '4', '$PEER'),
+  ...accepted(' ipv6', 'ip6', '6', '$PEER6'),
+];
 
 const marks = (need: string, family: string, mark: string): readonly Row[] => [
   chain(need, family, 'out', POSTROUTING),

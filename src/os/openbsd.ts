@@ -4,6 +4,7 @@ import { BSD_ANCHOR, openbsd as dialect, openbsdRules, pfRows, pfSettings } from
 
 export const openbsd = bsdPlatform({
   tun: { file: '/dev/tunN', remedy: 'make one more: cd /dev && sh MAKEDEV tun4' },
+  tap: { file: '/dev/tapN', remedy: 'make one more: cd /dev && sh MAKEDEV tap4' },
   bootId: 'kern/boottime',
   byDevice: '-iface',
   device,

@@ -26,11 +26,14 @@ export type Row =
   | {
       /** Facts (`Situation.needs`), all of which must hold, separated by spaces. */
       readonly need?: string;
-      /** Words split at spaces, `$NAME` replaced within each word, run without a shell. */
+      /**
+       * Words split at spaces, `$NAME` replaced within each word, run without a shell. A list variable
+       * makes one row for each of its values; `$NAME*` is a word for each in one row.
+       */
       readonly up: string;
       /** Absent when the change disappears with the tun device or with a row above. */
       readonly down?: string;
-      /** For a `down` with `FOUND` in it, which is known only once the change is made. */
+      /** For a `down` (or `remove`) with `FOUND` in it, which is known only once the change is made. */
       readonly find?: Find;
       /** The same, where `up` says it: a regular expression with the word in parentheses. */
       readonly says?: string;
@@ -41,12 +44,20 @@ export type Row =
        * `down` is the same.
        */
       readonly once?: true;
+      /**
+       * Without `down`: takes it back while the instance goes on, where at its end it goes with something
+       * else. `find` is for it, too.
+       */
+      readonly remove?: string;
+      /** Stands when its instance has ended, until `vpn cleanup` or the next start takes it back. */
+      readonly stays?: true;
     }
   | {
       readonly need?: string;
       /** Takes back what rows below do. */
       readonly down: string;
       readonly up?: never;
+      readonly stays?: true;
       /** A living instance has another way (its tun device goes when it is closed). */
       readonly ifDead?: true;
     }
@@ -64,16 +75,25 @@ export type Row =
       readonly beside?: readonly string[];
       /** A host that refuses this one still works, maybe: one warning. */
       readonly optional?: true;
+    }
+  | {
+      readonly need?: string;
+      /** A file that holds these lines while an instance runs; what was there is put back, if they still are. */
+      readonly file: string;
+      readonly lines: readonly Line[];
     };
 
 export interface Platform {
   /** For an error line: what is opened, and what to do where it is not there. */
   readonly tun: { readonly file: string; readonly remedy: string };
-  /** Creates the tun device; '' lets the kernel choose its name. Throws. */
+  /** The same of a tap device; undefined where the system has none. */
+  readonly tap?: Platform['tun'];
+  /** Creates the tun device, with `ethernet` a tap; '' lets the kernel choose its name. Throws. */
   tunCreate(
     native: Native,
     name: string,
     offload: boolean,
+    ethernet: boolean,
   ): { readonly handle: Handle; readonly name: string; readonly offload: boolean };
   /** Commands that read facts; facts.ts parses them. A failing one counts as "not there". */
   readonly probes: Readonly<Partial<Record<ProbeName, string>>>;
@@ -115,6 +135,22 @@ export interface Platform {
    * or is of IPv6 ("across4"); or on $LINK_IF itself ("direct4", "direct6"). Taken back by `link`.
    */
   readonly linkRoute?: readonly Row[];
+  /**
+   * Client, before anything else: what keeps everything but the tunnel's own packets in. Absent where there
+   * is none yet; so with `names`.
+   */
+  readonly killSwitch?: readonly Row[];
+  /** Asked only where a kill switch is wanted. */
+  readonly switchProbes?: Readonly<Partial<Record<ProbeName, string>>>;
+  /** Client, behind `enter`: the name servers $DNS. */
+  readonly names?: readonly Row[];
+  /**
+   * Both roles, behind `server` or `client`: forwarding between the tunnel and the networks of this host,
+   * where that is asked for. Absent where there is none yet.
+   */
+  readonly site?: readonly Row[];
+  /** Behind `site`, for each interface that has neighbours to answer: $PROXY_IF, $PROXY4, $PROXY6. */
+  readonly proxy?: readonly Row[];
   /** Facts from the output of the probes, where facts.ts does not know what they print. */
   readonly facts?: (
     output: ReadonlyMap<ProbeName, string>,
@@ -152,6 +188,7 @@ export const PROBES = [
   'nft-mangle6',
   'nft-nat4',
   'nft-nat6',
+  'nft-switch',
 ] as const;
 export type ProbeName = (typeof PROBES)[number];
 
@@ -168,6 +205,7 @@ export const SCALARS = [
   'PREF_OUT',
   'TAG',
   'MSS',
+  'SWITCH',
 ] as const;
 /** Those with any number of values: a row stands for one row each, none for none. */
 export const LISTS = [
@@ -175,6 +213,8 @@ export const LISTS = [
   'PEER',
   'LOCAL6',
   'PEER6',
+  'ON_LINK4',
+  'ON_LINK6',
   'NET4',
   'NET6',
   'EXT_IF',
@@ -201,6 +241,19 @@ export const LISTS = [
   'LINK_VIA',
   'LINK_IF',
   'STRICT_IF',
+  'FROM4',
+  'FROM6',
+  'TO4',
+  'TO6',
+  'ALLOW4',
+  'ALLOW6',
+  'PROXY_IF',
+  'PROXY4',
+  'PROXY6',
+  'SWITCH_MARK',
+  'SWITCH_RANGE',
+  'DNS',
+  'DNS_NAME',
 ] as const;
 
 /** Replaced by esbuild: the tables of the other variant are then not in the bundle. */
