@@ -64,6 +64,7 @@ struct Addon {
   X(aeadCreate)        \
   X(aeadFree)          \
   X(seal)              \
+  X(authenticate)      \
   X(open)              \
   X(poll)              \
   X(close)             \
@@ -71,7 +72,14 @@ struct Addon {
   X(netnsCookie)       \
   X(routesOpen)        \
   X(routesDrain)       \
-  X(lockFile)
+  X(lockFile)          \
+  X(unixSend)          \
+  X(channelPair)       \
+  X(channelAdopt)      \
+  X(channelSend)       \
+  X(channelReceive)    \
+  X(confine)           \
+  X(findUser)
 
 // Each export is vpn::exports::name, called as native.ts declares it.
 namespace exports {

@@ -8,6 +8,7 @@
 #include <openssl/params.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "check.h"
 
@@ -77,6 +78,51 @@ Key* FindKey(Addon* addon, uint32_t number) {
   return found == addon->keys.end() ? nullptr : found->second.get();
 }
 
+// What `seal` and `authenticate` export. With `clear` nothing is encrypted: the
+// bytes are copied, and all in front of the tag is associated data.
+template <bool clear>
+napi_value SealSlots(napi_env env, napi_callback_info info) {
+  Args args(env, info);
+  const uint32_t number = args.U32(0);
+  const Span<uint8_t> ring = args.Array<uint8_t>(1);
+  const Span<uint8_t> slab = args.Array<uint8_t>(2);
+  const size_t header = args.U32(3);
+  const Span<uint32_t> from = args.Column<uint32_t>(4, "from");
+  const Span<uint16_t> sizes = args.Column<uint16_t>(4, "sizes");
+  const Span<uint32_t> to = args.Column<uint32_t>(4, "to");
+  const Span<uint8_t> nonces = args.Column<uint8_t>(4, "nonces");
+  const size_t count = args.U32(5);
+  if (!args.ok()) return nullptr;
+  Key* key = FindKey(args.addon(), number);
+  if (key == nullptr) return ThrowRange(env, "no such key");
+  if (count > from.size || count > sizes.size || count > to.size ||
+      count > nonces.size / kNonceBytes) {
+    return ThrowRange(env, "more slots than the table has");
+  }
+  for (size_t i = 0; i < count; i++) {
+    if (!ring.Holds(from.data[i], sizes.data[i]) ||
+        !slab.Holds(to.data[i], header + sizes.data[i] + kTagBytes)) {
+      return ThrowRange(env, "a slot lies outside its memory");
+    }
+  }
+  for (size_t i = 0; i < count; i++) {
+    uint8_t* datagram = slab.data + to.data[i];
+    const uint8_t* in = ring.data + from.data[i];
+    const uint8_t* nonce = nonces.data + i * kNonceBytes;
+    const size_t size = sizes.data[i];
+    if (clear) memcpy(datagram + header, in, size);
+    const size_t associated = clear ? header + size : header;
+    if (!SealOne(key->seal, nonce, datagram, associated, in, clear ? 0 : size,
+                 datagram + associated)) {
+      // Cannot happen with a key that was made; if it does, nothing half sealed
+      // may leave.
+      OPENSSL_cleanse(datagram + header, size + kTagBytes);
+      return ThrowErrno(env, EIO, "EVP_EncryptUpdate");
+    }
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 std::unique_ptr<Ciphers> FetchCiphers() {
@@ -134,40 +180,11 @@ napi_value aeadFree(napi_env env, napi_callback_info info) {
 }
 
 napi_value seal(napi_env env, napi_callback_info info) {
-  Args args(env, info);
-  const uint32_t number = args.U32(0);
-  const Span<uint8_t> ring = args.Array<uint8_t>(1);
-  const Span<uint8_t> slab = args.Array<uint8_t>(2);
-  const size_t header = args.U32(3);
-  const Span<uint32_t> from = args.Column<uint32_t>(4, "from");
-  const Span<uint16_t> sizes = args.Column<uint16_t>(4, "sizes");
-  const Span<uint32_t> to = args.Column<uint32_t>(4, "to");
-  const Span<uint8_t> nonces = args.Column<uint8_t>(4, "nonces");
-  const size_t count = args.U32(5);
-  if (!args.ok()) return nullptr;
-  Key* key = FindKey(args.addon(), number);
-  if (key == nullptr) return ThrowRange(env, "no such key");
-  if (count > from.size || count > sizes.size || count > to.size ||
-      count > nonces.size / kNonceBytes) {
-    return ThrowRange(env, "more slots than the table has");
-  }
-  for (size_t i = 0; i < count; i++) {
-    if (!ring.Holds(from.data[i], sizes.data[i]) ||
-        !slab.Holds(to.data[i], header + sizes.data[i] + kTagBytes)) {
-      return ThrowRange(env, "a slot lies outside its memory");
-    }
-  }
-  for (size_t i = 0; i < count; i++) {
-    uint8_t* datagram = slab.data + to.data[i];
-    if (!SealOne(key->seal, nonces.data + i * kNonceBytes, datagram, header,
-                 ring.data + from.data[i], sizes.data[i], datagram + header)) {
-      // Cannot happen with a key that was made; if it does, nothing half sealed
-      // may leave.
-      OPENSSL_cleanse(datagram + header, sizes.data[i] + kTagBytes);
-      return ThrowErrno(env, EIO, "EVP_EncryptUpdate");
-    }
-  }
-  return nullptr;
+  return SealSlots<false>(env, info);
+}
+
+napi_value authenticate(napi_env env, napi_callback_info info) {
+  return SealSlots<true>(env, info);
 }
 
 napi_value open(napi_env env, napi_callback_info info) {
@@ -177,11 +194,12 @@ napi_value open(napi_env env, napi_callback_info info) {
   const Span<uint32_t> offsets = args.Column<uint32_t>(2, "offsets");
   const Span<uint16_t> lengths = args.Column<uint16_t>(2, "lengths");
   const Span<uint32_t> keys = args.Column<uint32_t>(2, "keys");
+  const Span<uint8_t> clear = args.Column<uint8_t>(2, "clear");
   const Span<uint8_t> nonces = args.Column<uint8_t>(2, "nonces");
   const size_t count = args.U32(3);
   if (!args.ok()) return nullptr;
   if (count > offsets.size || count > lengths.size || count > keys.size ||
-      count > nonces.size / kNonceBytes) {
+      count > clear.size || count > nonces.size / kNonceBytes) {
     return ThrowRange(env, "more slots than the table has");
   }
   uint32_t known = 0;
@@ -209,8 +227,8 @@ napi_value open(napi_env env, napi_callback_info info) {
     uint8_t* datagram = slab.data + offsets.data[i];
     const size_t length = lengths.data[i];
     if (length >= header + kTagBytes &&
-        OpenOne(key->open, nonces.data + i * kNonceBytes, datagram, header,
-                length)) {
+        OpenOne(key->open, nonces.data + i * kNonceBytes, datagram,
+                clear.data[i] != 0 ? length - kTagBytes : header, length)) {
       continue;
     }
     OPENSSL_cleanse(datagram, length);

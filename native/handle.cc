@@ -161,7 +161,7 @@ void CloseHandle(Handle* handle) {
   uv_close(reinterpret_cast<uv_handle_t*>(&handle->idler), OnClosed);
   // uv_close has taken the descriptor out of epoll, so it may go now; its name,
   // port or device is free when the call returns.
-  if (handle->tun != nullptr) {
+  if (handle->tun != nullptr && handle->tun->is_own) {
     TunClose(*handle->tun, handle->fd);
   } else {
     ::close(handle->fd);

@@ -20,35 +20,65 @@ bool DontFragment(const uint8_t* ipv4) { return (ipv4[6] & 0x40) != 0; }
 
 // Cutter
 
-bool Cutter::Begin(uint8_t* packet, size_t size, const Offload& offload,
-                   const uint8_t* hash_key) {
-  packet_ = packet;
+void Cutter::Reset() {
+  prefix_ = 0;
   size_ = 0;
   at_ = 0;
   index_ = 0;
   header_ = 0;
   partial_ = false;
+}
+
+bool Cutter::Begin(uint8_t* packet, size_t size, const Offload& offload,
+                   const uint8_t* hash_key) {
+  Reset();
+  packet_ = packet;
   if (size > kMaxPacket || !ParseIp(packet, size, &ip_)) return false;
   // What lies behind the end of the IP packet is padding of whoever injected
   // it.
   size_ = ip_.total;
-  const size_t transport = TransportHeader(packet, ip_);
+  if (!BeginAny(offload)) return false;
+  flow_ = FlowOf(packet, ip_, hash_key);
+  return true;
+}
+
+bool Cutter::BeginFrame(uint8_t* frame, size_t size, const Offload& offload,
+                        const uint8_t* hash_key) {
+  Reset();
+  const bool is_run = offload.run != Offload::Run::kNone;
+  // PacketTable.lengths has 16 bits.
+  if (size < kEthernetHeader || size > (is_run ? kMaxFrame : kMaxPacket))
+    return false;
+  const size_t header = ParseFrame(frame, size, &ip_);
+  Offload inner = offload;
+  if (ip_.version != 0) {
+    if (offload.partial && offload.start < header) return false;
+    prefix_ = header;
+    inner.start = static_cast<uint16_t>(offload.start - header);
+  }
+  packet_ = frame + prefix_;
+  // Of a frame the padding is part; a run has none.
+  size_ = is_run ? ip_.total : size - prefix_;
+  if (!BeginAny(inner)) return false;
+  flow_ = FlowOfFrame(frame, header, ip_, hash_key);
+  return true;
+}
+
+bool Cutter::BeginAny(const Offload& offload) {
+  const size_t transport = TransportHeader(packet_, ip_);
   const bool good =
       offload.run == Offload::Run::kNone
           ? BeginPacket(offload)
           : BeginRun(offload, transport == 0 ? 0 : ip_.transport + transport);
-  if (!good) {
-    size_ = 0;
-    return false;
-  }
-  flow_ = FlowOf(packet, ip_, hash_key);
-  return true;
+  if (!good) size_ = 0;
+  return good;
 }
 
 bool Cutter::BeginPacket(const Offload& offload) {
   payload_ = size_;
   if (!offload.partial) return true;
-  partial_ = ip_.direct && TransportHeader(packet_, ip_) != 0 &&
+  partial_ = ip_.direct && ip_.total == size_ &&
+             TransportHeader(packet_, ip_) != 0 &&
              offload.start == ip_.transport &&
              offload.offset == ChecksumOffset(ip_.protocol);
   return partial_ ||
@@ -76,12 +106,14 @@ bool Cutter::BeginRun(const Offload& offload, size_t header) {
 }
 
 size_t Cutter::next_size() const {
-  return header_ + std::min(payload_, size_ - at_);
+  return prefix_ + header_ + std::min(payload_, size_ - at_);
 }
 
 void Cutter::Next(uint8_t* out) {
   const size_t payload = std::min(payload_, size_ - at_);
-  if (header_ > 0) memcpy(out, packet_, header_);
+  const size_t copied = prefix_ + header_;
+  if (copied > 0) memcpy(out, packet_ - prefix_, copied);
+  out += prefix_;
   memcpy(out + header_, packet_ + at_, payload);
   const size_t offset = at_ - header_;
   at_ += payload;
@@ -118,6 +150,7 @@ void Cutter::Next(uint8_t* out) {
 bool Piece::Set(uint8_t* bytes, size_t length, bool partial_checksum) {
   packet = bytes;
   size = length;
+  prefix = 0;
   partial = partial_checksum;
   header = 0;
   if (!ParseIp(bytes, length, &ip)) return false;
@@ -128,13 +161,27 @@ bool Piece::Set(uint8_t* bytes, size_t length, bool partial_checksum) {
   return !partial || (ip.direct && header > 0);
 }
 
+bool Piece::SetFrame(uint8_t* bytes, size_t length, bool partial_checksum) {
+  partial = partial_checksum;
+  header = 0;
+  if (length < kEthernetHeader) return false;
+  prefix = ParseFrame(bytes, length, &ip);
+  if (ip.version == 0) prefix = 0;
+  packet = bytes + prefix;
+  size = length - prefix;
+  const size_t transport = TransportHeader(packet, ip);
+  if (transport > 0 && ip.total == size) header = ip.transport + transport;
+  return !partial || (ip.direct && header > 0);
+}
+
 Offload Piece::Alone() const {
   Offload offload;
   if (!partial) return offload;
   offload.partial = true;
-  offload.start = static_cast<uint16_t>(ip.transport);
+  offload.start = static_cast<uint16_t>(prefix + ip.transport);
   offload.offset = static_cast<uint16_t>(ChecksumOffset(ip.protocol));
-  offload.header = static_cast<uint16_t>(header);
+  offload.header = static_cast<uint16_t>(prefix + header);
+  offload.version = ip.version;
   return offload;
 }
 
@@ -175,6 +222,8 @@ bool Joiner::CanStart(bool udp_runs) const {
 
 bool Joiner::SameHeaders(const uint8_t* a, const uint8_t* b) const {
   const IpPacket& ip = pieces_[0].ip;
+  const size_t prefix = pieces_[0].prefix;
+  if (memcmp(a - prefix, b - prefix, prefix) != 0) return false;
   if (ip.version == 4) {
     // All but length, identification and checksum.
     if (memcmp(a, b, 2) != 0 || memcmp(a + 6, b + 6, 4) != 0 ||
@@ -203,7 +252,8 @@ bool Joiner::SameHeaders(const uint8_t* a, const uint8_t* b) const {
 bool Joiner::Follows(const Piece& piece) const {
   const Piece& first = pieces_[0];
   const Piece& last = pieces_[count_ - 1];
-  if (piece.header != first.header || piece.ip.version != first.ip.version ||
+  if (piece.header != first.header || piece.prefix != first.prefix ||
+      piece.ip.version != first.ip.version ||
       piece.ip.protocol != first.ip.protocol ||
       piece.ip.transport != first.ip.transport || !piece.ip.direct ||
       piece.payload() == 0 || piece.payload() > first.payload() ||
@@ -252,34 +302,36 @@ size_t Joiner::Parts(iovec* parts, Offload* offload) {
   const Piece& last = pieces_[count_ - 1];
   *offload = first.Alone();
   if (count_ == 1) {
-    parts[0] = {first.packet, first.size};
+    parts[0] = first.whole();
     return 1;
   }
-  memcpy(header_, first.packet, first.header);
+  memcpy(header_, first.packet - first.prefix, first.prefix + first.header);
+  uint8_t* packet = header_ + first.prefix;
   const size_t bytes = bytes_ - first.ip.transport;
   if (first.ip.version == 4) {
-    Store16(header_ + 2, bytes_);
-    StoreIpv4Checksum(header_);
+    Store16(packet + 2, bytes_);
+    StoreIpv4Checksum(packet);
   } else {
-    Store16(header_ + 4, bytes_ - kIpv6Header);
+    Store16(packet + 4, bytes_ - kIpv6Header);
   }
-  uint8_t* transport = header_ + first.ip.transport;
+  uint8_t* transport = packet + first.ip.transport;
   if (first.ip.protocol == kTcp) {
     transport[kTcpFlags] |= last.packet[last.ip.transport + kTcpFlags] & kPsh;
   } else {
     Store16(transport + 4, bytes);
   }
   StoreSum(transport + ChecksumOffset(first.ip.protocol),
-           Fold(PseudoSum(header_, first.ip, bytes)));
+           Fold(PseudoSum(packet, first.ip, bytes)));
 
   offload->run =
       first.ip.protocol == kTcp ? Offload::Run::kTcp : Offload::Run::kUdp;
   offload->partial = true;
-  offload->start = static_cast<uint16_t>(first.ip.transport);
+  offload->start = static_cast<uint16_t>(first.prefix + first.ip.transport);
   offload->offset = static_cast<uint16_t>(ChecksumOffset(first.ip.protocol));
   offload->payload = static_cast<uint16_t>(first.payload());
-  offload->header = static_cast<uint16_t>(first.header);
-  parts[0] = {header_, first.header};
+  offload->header = static_cast<uint16_t>(first.prefix + first.header);
+  offload->version = first.ip.version;
+  parts[0] = {header_, first.prefix + first.header};
   for (size_t i = 0; i < count_; i++) {
     const Piece& piece = pieces_[i];
     parts[i + 1] = {piece.packet + piece.header, piece.payload()};

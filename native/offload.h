@@ -19,8 +19,10 @@ namespace vpn {
 
 // Longest packet or run: the IP length fields have 16 bits.
 constexpr size_t kMaxPacket = 65535;
+constexpr size_t kMaxFrame = kMaxFrameHeader + kMaxPacket;
 
-// What the system said of a packet, or is to be told.
+// What the system said of a packet or frame, or is to be told. Offsets count
+// from where that begins.
 struct Offload {
   enum class Run : uint8_t { kNone, kTcp, kUdp };
   Run run = Run::kNone;
@@ -30,8 +32,9 @@ struct Offload {
   uint16_t offset = 0;
   // Bytes of payload of each packet of a run but the last.
   uint16_t payload = 0;
-  // Bytes of all headers, told to the system only.
+  // Bytes of all headers and the version of IP, told to the system only.
   uint16_t header = 0;
+  uint8_t version = 0;
 };
 
 // Gives out one packet from the system, in as many pieces as it must be cut
@@ -42,6 +45,9 @@ class Cutter {
   // must be dropped; then done() is true.
   bool Begin(uint8_t* packet, size_t size, const Offload& offload,
              const uint8_t* hash_key);
+  // The same for an Ethernet frame.
+  bool BeginFrame(uint8_t* frame, size_t size, const Offload& offload,
+                  const uint8_t* hash_key);
 
   bool done() const { return at_ >= size_; }
   // Bytes of the piece that Next writes.
@@ -53,10 +59,15 @@ class Cutter {
   const Flow& flow() const { return flow_; }
 
  private:
+  void Reset();
+  bool BeginAny(const Offload& offload);
   bool BeginRun(const Offload& offload, size_t header);
   bool BeginPacket(const Offload& offload);
 
+  // The IP packet, or a frame with none.
   uint8_t* packet_ = nullptr;
+  // Bytes of its frame in front of it, which each piece has too.
+  size_t prefix_ = 0;
   IpPacket ip_;
   size_t size_ = 0;
   // Copied to the front of each piece; 0 when there is only one piece.
@@ -72,16 +83,24 @@ class Cutter {
 
 // One packet of a run to be written.
 struct Piece {
+  // The IP packet, or a frame with none; `prefix` bytes of its frame are in
+  // front of it.
   uint8_t* packet = nullptr;
   size_t size = 0;
+  size_t prefix = 0;
   bool partial = false;
   IpPacket ip;
-  // Bytes of all headers where this is TCP or UDP with a whole header, else 0.
+  // Bytes of IP and TCP or UDP headers where they are there whole, and nothing
+  // is behind the IP packet; else 0.
   size_t header = 0;
 
   // False when it must be dropped: no IP packet, or a partial checksum without
   // its header.
   bool Set(uint8_t* bytes, size_t length, bool partial_checksum);
+  // The same for an Ethernet frame, which need not carry an IP packet.
+  bool SetFrame(uint8_t* bytes, size_t length, bool partial_checksum);
+  // All of it, frame included.
+  iovec whole() const { return {packet - prefix, prefix + size}; }
   size_t payload() const { return size - header; }
   Offload Alone() const;
 };
@@ -122,7 +141,7 @@ class Joiner {
   // The checksum of a first packet that came whole is looked at only when a
   // second fits.
   bool proved_ = false;
-  uint8_t header_[kIpv6Header + kMaxTcpHeader] = {};
+  uint8_t header_[kMaxFrameHeader + kIpv6Header + kMaxTcpHeader] = {};
 };
 
 }  // namespace vpn

@@ -13,6 +13,13 @@ constexpr uint8_t kRouting = 43;
 constexpr uint8_t kFragment = 44;
 constexpr uint8_t kDestination = 60;
 
+// EtherTypes (IEEE 802 numbers): the two tags are those of 802.1Q §9.5.
+constexpr uint16_t kVlan = 0x8100;
+constexpr uint16_t kServiceVlan = 0x88a8;
+constexpr uint16_t kFrameIpv4 = 0x0800;
+constexpr uint16_t kFrameIpv6 = 0x86dd;
+constexpr size_t kMacBytes = 6;
+
 void WalkExtensions(const uint8_t* packet, IpPacket* ip) {
   uint8_t next = packet[6];
   size_t at = kIpv6Header;
@@ -72,6 +79,15 @@ struct SipHash {
   }
 };
 
+// First words that tell hashes of frames from those of packets, which have a
+// version of IP there.
+constexpr uint64_t kStations = uint64_t{1} << 40;
+constexpr uint64_t kHeader = uint64_t{2} << 40;
+
+uint64_t LoadMac(const uint8_t* p) {
+  return uint64_t{Load16(p)} << 32 | Load32(p + 2);
+}
+
 // One side of a flow.
 struct Side {
   uint64_t words[2] = {0, 0};
@@ -106,6 +122,22 @@ bool ParseIp(const uint8_t* packet, size_t size, IpPacket* ip) {
   if (ip->total > size) return false;
   WalkExtensions(packet, ip);
   return true;
+}
+
+size_t ParseFrame(const uint8_t* frame, size_t size, IpPacket* ip) {
+  size_t header = kEthernetHeader;
+  uint16_t type = Load16(frame + header - 2);
+  while ((type == kVlan || type == kServiceVlan) && header < kMaxFrameHeader &&
+         size - header >= 4) {
+    header += 4;
+    type = Load16(frame + header - 2);
+  }
+  const int version = type == kFrameIpv4 ? 4 : type == kFrameIpv6 ? 6 : 0;
+  if (version == 0 || !ParseIp(frame + header, size - header, ip) ||
+      ip->version != version) {
+    *ip = IpPacket();
+  }
+  return header;
 }
 
 size_t TransportHeader(const uint8_t* packet, const IpPacket& ip) {
@@ -220,6 +252,30 @@ Flow FlowOf(const uint8_t* packet, const IpPacket& ip,
   Flow flow;
   flow.bucket = static_cast<uint8_t>(end);
   flow.hash = static_cast<uint32_t>(end >> 32) + variant * 0x9e3779b1u;
+  return flow;
+}
+
+Flow FlowOfFrame(const uint8_t* frame, size_t header, const IpPacket& ip,
+                 const uint8_t key[kHashKeyBytes]) {
+  Flow flow;
+  if (ip.version != 0) {
+    flow = FlowOf(frame + header, ip, key);
+  } else {
+    const uint64_t to = LoadMac(frame);
+    const uint64_t from = LoadMac(frame + kMacBytes);
+    SipHash hash(key);
+    hash.Add(kStations | Load16(frame + header - 2));
+    hash.Add(std::min(to, from));
+    hash.Add(std::max(to, from));
+    flow.bucket = static_cast<uint8_t>(hash.End());
+  }
+  uint64_t words[3] = {0, 0, 0};
+  static_assert(sizeof(words) >= kMaxFrameHeader, "");
+  memcpy(words, frame, header);
+  SipHash hash(key);
+  hash.Add(kHeader | header);
+  for (const uint64_t word : words) hash.Add(word);
+  flow.hash += static_cast<uint32_t>(hash.End());
   return flow;
 }
 

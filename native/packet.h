@@ -1,5 +1,5 @@
-// IP, TCP and UDP headers: where they lie, their checksums, and the flow they
-// belong to.
+// Ethernet, IP, TCP and UDP headers: where they lie, their checksums, and the
+// flow they belong to.
 //
 // Pure functions over bytes that anybody may have written: nothing here trusts
 // a length field. Sums are ones' complement sums of 16-bit words in memory
@@ -25,6 +25,9 @@ constexpr size_t kUdpHeader = 8;
 constexpr size_t kTcpChecksum = 16;
 constexpr size_t kUdpChecksum = 6;
 constexpr size_t kHashKeyBytes = 16;
+// IEEE 802.3 §3.1.1 without the FCS, and with two tags of 802.1Q §9.
+constexpr size_t kEthernetHeader = 14;
+constexpr size_t kMaxFrameHeader = kEthernetHeader + 2 * 4;
 
 inline uint16_t Load16(const uint8_t* p) {
   return static_cast<uint16_t>(p[0] << 8 | p[1]);
@@ -57,6 +60,11 @@ struct IpPacket {
 
 // False when this is no IPv4 or IPv6 packet, or not all of it is there.
 bool ParseIp(const uint8_t* packet, size_t size, IpPacket* ip);
+
+// Bytes in front of what an Ethernet frame of `size` carries: its header with
+// at most two VLAN tags; `size` is at least kEthernetHeader. Where that is a
+// whole IP packet, `ip` is about it, else `ip->version` is 0.
+size_t ParseFrame(const uint8_t* frame, size_t size, IpPacket* ip);
 
 // Bytes of the TCP or UDP header with its options, or 0 when it is not there
 // whole or `ip` is a fragment or something else.
@@ -110,6 +118,12 @@ struct Flow {
 };
 Flow FlowOf(const uint8_t* packet, const IpPacket& ip,
             const uint8_t key[kHashKeyBytes]);
+
+// The same for a frame of which ParseFrame has said `header` and `ip`. An IP
+// packet has the bucket that it has without its frame; other frames of two
+// stations share one for each EtherType. The hash also differs by the header.
+Flow FlowOfFrame(const uint8_t* frame, size_t header, const IpPacket& ip,
+                 const uint8_t key[kHashKeyBytes]);
 
 }  // namespace vpn
 

@@ -1,4 +1,5 @@
-// The exported functions of TUN devices: from tables to packets and back.
+// The exported functions of TUN and TAP devices: from tables to packets and
+// back.
 
 #include "tun.h"
 
@@ -78,10 +79,12 @@ int ReadAll(TunDevice* device, int fd, Sink* sink, const uint8_t* hash_key) {
     const ssize_t n = TunReadOne(*device, fd, device->staging,
                                  sizeof(device->staging), &offload);
     if (n < 0) return n == -EAGAIN ? 0 : static_cast<int>(-n);
-    if (cutter->Begin(device->staging, static_cast<size_t>(n), offload,
-                      hash_key)) {
-      sink->Take(cutter);
-    }
+    const size_t size = static_cast<size_t>(n);
+    const bool good =
+        device->ethernet
+            ? cutter->BeginFrame(device->staging, size, offload, hash_key)
+            : cutter->Begin(device->staging, size, offload, hash_key);
+    if (good) sink->Take(cutter);
   }
   return 0;
 }
@@ -92,7 +95,7 @@ int WriteParts(Handle* handle, iovec* parts, size_t count,
 }
 
 size_t WriteAlone(Handle* handle, const Piece& piece) {
-  iovec parts[2] = {{}, {piece.packet, piece.size}};
+  iovec parts[2] = {{}, piece.whole()};
   return WriteParts(handle, parts, 2, piece.Alone()) == 0 ? 0 : 1;
 }
 
@@ -140,10 +143,12 @@ napi_value tunCreate(napi_env env, napi_callback_info info) {
   Args args(env, info);
   const std::string name = args.Text(0);
   const bool offload = args.Flag(1);
+  const bool ethernet = args.Flag(2);
   if (!args.ok()) return nullptr;
   if (name.size() >= IF_NAMESIZE) return ThrowErrno(env, EINVAL, "TUNSETIFF");
   auto device = std::make_unique<TunDevice>();
   memcpy(device->name, name.data(), name.size());
+  device->ethernet = ethernet;
   const char* syscall = "";
   const int fd = TunOpen(device.get(), offload, &syscall);
   if (fd < 0) return ThrowErrno(env, -fd, syscall);
@@ -218,12 +223,15 @@ napi_value tunWrite(napi_env env, napi_callback_info info) {
       return ThrowRange(env, "a slot lies outside its memory");
     }
   }
+  const bool ethernet = handle->tun->ethernet;
   size_t dropped = 0;
   for (size_t i = 0; i < count; i++) {
     if (lengths.data[i] == 0) continue;
     Piece piece;
-    if (!piece.Set(bytes.data + offsets.data[i], lengths.data[i],
-                   (flags.data[i] & kPartialFlag) != 0)) {
+    uint8_t* packet = bytes.data + offsets.data[i];
+    const bool partial = (flags.data[i] & kPartialFlag) != 0;
+    if (!(ethernet ? piece.SetFrame(packet, lengths.data[i], partial)
+                   : piece.Set(packet, lengths.data[i], partial))) {
       dropped++;
     } else if (handle->tun->offload) {
       dropped += WriteJoined(handle, piece);

@@ -1,5 +1,6 @@
-// Packets and MTU of TUN devices on macOS and the BSDs: xnu bsd/net/if_utun.c,
-// tun(4) of FreeBSD, OpenBSD, NetBSD and DragonFly BSD.
+// Packets and MTU of TUN and TAP devices on macOS and the BSDs: xnu
+// bsd/net/if_utun.c, tun(4) and tap(4) of FreeBSD, OpenBSD, NetBSD and
+// DragonFly BSD.
 
 #include "tun_bsd.h"
 
@@ -22,16 +23,6 @@ constexpr int kMostUnits = 256;
 
 static_assert(IF_NAMESIZE == 16, "TunDevice::name goes into an ifreq");
 
-// Runs an ioctl on a socket, as those of interfaces want it. Returns 0 or an
-// errno.
-int ControlInterface(unsigned long request, ifreq* argument) {
-  const int control = ::socket(AF_INET, SOCK_DGRAM, 0);
-  if (control < 0) return errno;
-  const int error = ::ioctl(control, request, argument) == 0 ? 0 : errno;
-  ::close(control);
-  return error;
-}
-
 int OpenUnit(const char* name) {
   // Somebody else has set it up: opening it would take it over.
   if (if_nametoindex(name) != 0) return -EBUSY;
@@ -42,6 +33,14 @@ int OpenUnit(const char* name) {
 }
 
 }  // namespace
+
+int ControlInterface(unsigned long request, ifreq* argument) {
+  const int control = ::socket(AF_INET, SOCK_DGRAM, 0);
+  if (control < 0) return errno;
+  const int error = ::ioctl(control, request, argument) == 0 ? 0 : errno;
+  ::close(control);
+  return error;
+}
 
 int UnitOf(const char* name, const char* prefix) {
   const size_t skip = strlen(prefix);
@@ -61,9 +60,10 @@ int MakeQuiet(int fd) {
 }
 
 int OpenTunFile(TunDevice* device, const char* any, const char** syscall) {
+  const char* kind = device->ethernet ? "tap" : "tun";
   *syscall = "open";
   if (device->name[0] != '\0') {
-    return UnitOf(device->name, "tun") < 0 ? -EINVAL : OpenUnit(device->name);
+    return UnitOf(device->name, kind) < 0 ? -EINVAL : OpenUnit(device->name);
   }
   if (any != nullptr) {
     const int fd = ::open(any, O_RDWR | O_NONBLOCK);
@@ -71,7 +71,7 @@ int OpenTunFile(TunDevice* device, const char* any, const char** syscall) {
   }
   int fd = -EBUSY;
   for (int unit = 0; fd == -EBUSY && unit < kMostUnits; unit++) {
-    snprintf(device->name, sizeof(device->name), "tun%d", unit);
+    snprintf(device->name, sizeof(device->name), "%s%d", kind, unit);
     fd = OpenUnit(device->name);
   }
   return fd;
@@ -96,28 +96,29 @@ int TunSetMtu(const TunDevice& device, int, int mtu, const char** syscall) {
   return ControlInterface(SIOCSIFMTU, &request);
 }
 
-ssize_t TunReadOne(const TunDevice&, int fd, uint8_t* packet, size_t size,
-                   Offload* offload) {
+ssize_t TunReadOne(const TunDevice& device, int fd, uint8_t* packet,
+                   size_t size, Offload* offload) {
   // The packet says its version itself.
   uint32_t family = 0;
-  iovec parts[2] = {{&family, sizeof(family)}, {packet, size}};
+  const size_t prefix = device.ethernet ? 0 : sizeof(family);
+  iovec parts[2] = {{&family, prefix}, {packet, size}};
   *offload = Offload();
   for (;;) {
     const ssize_t n = ::readv(fd, parts, 2);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return -errno;
-    if (n > static_cast<ssize_t>(sizeof(family)))
-      return n - static_cast<ssize_t>(sizeof(family));
+    if (n > static_cast<ssize_t>(prefix))
+      return n - static_cast<ssize_t>(prefix);
     // The end of a control socket whose device is gone.
     if (n == 0) return -ENXIO;
   }
 }
 
-int TunWriteOne(const TunDevice&, int fd, iovec* parts, size_t count,
+int TunWriteOne(const TunDevice& device, int fd, iovec* parts, size_t count,
                 const Offload&) {
   const int version = *static_cast<const uint8_t*>(parts[1].iov_base) >> 4;
   uint32_t family = htonl(version == 6 ? AF_INET6 : AF_INET);
-  parts[0] = {&family, sizeof(family)};
+  parts[0] = {&family, device.ethernet ? 0 : sizeof(family)};
   ssize_t n = 0;
   do {
     n = ::writev(fd, parts, static_cast<int>(count));

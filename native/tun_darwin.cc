@@ -51,6 +51,9 @@ int Connect(int fd, uint32_t unit, const char** syscall) {
 }  // namespace
 
 int TunOpen(TunDevice* device, bool, const char** syscall) {
+  // There is no such device; platform.ts says so first.
+  *syscall = "socket";
+  if (device->ethernet) return -EOPNOTSUPP;
   *syscall = "connect";
   const bool any = device->name[0] == '\0';
   const int unit = any ? -1 : UnitOf(device->name, "utun");

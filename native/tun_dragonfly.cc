@@ -1,5 +1,6 @@
-// TUN on DragonFly BSD, tun(4): /dev/tun gives a free device; the address
-// family in front of packets is asked for, and so is point-to-point.
+// TUN and TAP on DragonFly BSD, tun(4) and tap(4): /dev/tun and /dev/tap give a
+// free device; the address family in front of packets is asked for, and so is
+// point-to-point. Frames are as they are.
 
 #include <net/if.h>
 #include <net/tun/if_tun.h>
@@ -31,6 +32,7 @@ int SetUp(TunDevice* device, int fd, const char** syscall) {
   const char* name = ::fdevname(fd);
   if (name == nullptr || strlen(name) >= sizeof(device->name)) return ENXIO;
   strncpy(device->name, name, sizeof(device->name));
+  if (device->ethernet) return MakeQuiet(fd);
   *syscall = "TUNSIFMODE";
   int error = SetTunOption(fd, TUNSIFMODE, IFF_POINTOPOINT | IFF_MULTICAST);
   if (error != 0) return error;
@@ -42,7 +44,8 @@ int SetUp(TunDevice* device, int fd, const char** syscall) {
 }  // namespace
 
 int TunOpen(TunDevice* device, bool, const char** syscall) {
-  const int fd = OpenTunFile(device, "/dev/tun", syscall);
+  const char* any = device->ethernet ? "/dev/tap" : "/dev/tun";
+  const int fd = OpenTunFile(device, any, syscall);
   if (fd < 0) return fd;
   const int error = SetUp(device, fd, syscall);
   if (error == 0) return fd;

@@ -1,4 +1,4 @@
-// TUN on Linux: Documentation/networking/tuntap.rst, drivers/net/tun.c,
+// TUN and TAP on Linux: Documentation/networking/tuntap.rst, drivers/net/tun.c,
 // virtio 1.2 §5.1.6.
 
 #include <fcntl.h>
@@ -49,7 +49,8 @@ int Attach(TunDevice* device, short flags, const char** syscall) {
   if (fd < 0) return -errno;
   ifreq request = {};
   memcpy(request.ifr_name, device->name, sizeof(device->name));
-  request.ifr_flags = static_cast<short>(IFF_TUN | IFF_NO_PI | flags);
+  const int kind = device->ethernet ? IFF_TAP : IFF_TUN;
+  request.ifr_flags = static_cast<short>(kind | IFF_NO_PI | flags);
   *syscall = "TUNSETIFF";
   if (::ioctl(fd, TUNSETIFF, &request) != 0) {
     const int error = errno;
@@ -91,7 +92,7 @@ bool FromVirtio(const VirtioHeader& header, Offload* offload) {
   }
 }
 
-VirtioHeader ToVirtio(const Offload& offload, int version) {
+VirtioHeader ToVirtio(const Offload& offload) {
   VirtioHeader header = {};
   if (offload.partial) {
     header.flags = kNeedsChecksum;
@@ -102,7 +103,7 @@ VirtioHeader ToVirtio(const Offload& offload, int version) {
   if (offload.run != Offload::Run::kNone) {
     header.gso_size = offload.payload;
     header.gso_type = offload.run == Offload::Run::kUdp ? kGsoUdp
-                      : version == 4                    ? kGsoTcp4
+                      : offload.version == 4            ? kGsoTcp4
                                                         : kGsoTcp6;
   }
   return header;
@@ -170,8 +171,7 @@ int TunWriteOne(const TunDevice& device, int fd, iovec* parts, size_t count,
                 const Offload& offload) {
   VirtioHeader header = {};
   if (device.offload) {
-    header =
-        ToVirtio(offload, *static_cast<const uint8_t*>(parts[1].iov_base) >> 4);
+    header = ToVirtio(offload);
     parts[0] = {&header, sizeof(header)};
   } else {
     parts++;

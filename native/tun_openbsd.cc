@@ -1,5 +1,6 @@
-// TUN on OpenBSD, tun(4): opening /dev/tunN makes the interface, closing it
-// takes it away; packets have their address family in front, always.
+// TUN and TAP on OpenBSD, tun(4) and tap(4): opening /dev/tunN or /dev/tapN
+// makes the interface, closing it takes it away; packets have their address
+// family in front, always, and frames never.
 
 #include <net/if_tun.h>
 #include <sys/socket.h>

@@ -73,6 +73,8 @@ export interface DatagramTable {
   readonly endpoints: Uint8Array;
   /** AEAD key handle per slot; 0 leaves the slot alone. */
   readonly keys: Uint32Array;
+  /** 1: nothing of the slot is encrypted, and all of it authenticated (PROTOCOL §5.6). */
+  readonly clear: Uint8Array;
   /** 12 bytes per slot. */
   readonly nonces: Uint8Array;
 }
@@ -108,6 +110,7 @@ export function datagramTable(slots = TABLE_SLOTS): DatagramTable {
     sources: new Uint16Array(slots),
     endpoints: new Uint8Array(slots * ENDPOINT_BYTES),
     keys: new Uint32Array(slots),
+    clear: new Uint8Array(slots),
     nonces: new Uint8Array(slots * NONCE_BYTES),
   };
 }

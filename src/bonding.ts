@@ -55,14 +55,15 @@ export class Bonding {
   private repairFirst = 0;
   private repairCount = 0;
 
-  constructor(host: Host, hashKey: Uint8Array, classifier: Classifier) {
+  /** `modes` are `Mode` bits. */
+  constructor(host: Host, hashKey: Uint8Array, classifier: Classifier, modes: number) {
     this.host = host;
     this.hashKey = hashKey;
     this.classifier = classifier;
     this.store = new PacketStore(SECOND_HALVES_BYTES);
     this.queue = new FairQueue(this.store);
     this.pins = new Pins(this.store);
-    this.sender = new Sender(host, this.store);
+    this.sender = new Sender(host, this.store, modes);
   }
 
   /**

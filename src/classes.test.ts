@@ -184,7 +184,7 @@ describe('the classifier', () => {
   it('agrees with a model that knows what was drawn', () => {
     for (let seed = 1; seed <= 30; seed++) {
       const random = new Random(seed);
-      const classifier = new Classifier();
+      const classifier = new Classifier(false);
       const rules = drawRules(random);
       const filters = drawFilters(random);
       classifier.setRules(rules, compiled(filters));
@@ -224,7 +224,7 @@ describe('the classifier', () => {
     };
     const realtime = encode(udp, random);
     const bulk = encode({ ...udp, destinationPort: 22 }, random);
-    const classifier = new Classifier();
+    const classifier = new Classifier(false);
     const classify = (bytes: Uint8Array, flow: number): number =>
       classOf(classifier.classify(bytes, 0, bytes.length, flow));
     const rule: RealtimeRule = { protocol: 'udp', port: 5060, isDuplicated: false };
@@ -254,7 +254,7 @@ describe('the classifier', () => {
     for (const isIpv4 of [true, false]) {
       const verdicts = [undefined, 0, 185].map((fragmentAt) => {
         const drawn = { ...base, isIpv4, fragmentAt, extensions: [], options: 0, payload: 60 };
-        const classifier = new Classifier();
+        const classifier = new Classifier(false);
         classifier.setRules([], filters);
         const bytes = encode(drawn, random);
         return classifier.classify(bytes, 0, bytes.length, 1);
@@ -288,7 +288,7 @@ describe('the classifier', () => {
   });
 
   it('stops where headers run out or never end', () => {
-    const classifier = new Classifier();
+    const classifier = new Classifier(false);
     classifier.setRules([{ protocol: 'udp', port: 0, isDuplicated: false }], []);
     const extended = (headers: number): number => {
       const bytes = Buffer.alloc(40 + 8 * headers + 8);

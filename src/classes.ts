@@ -11,8 +11,12 @@
  *
  * Fragments but the first have no ports, so no fragment has for what is asked here: all are decided by
  * their IP header alone.
+ *
+ * Of Ethernet frames filters see all, from the destination address on; ports and DSCP are those of the IP
+ * packet in it. A frame without one is decided by the filters alone.
  */
 import { runBpf, type BpfProgram } from './bpf.ts';
+import { MOST_FRAME_HEADER_BYTES, packetOffset } from './frame.ts';
 import type { RealtimeRule } from './peering.ts';
 
 /** Realtime is never held; duplicated is realtime over the two quickest links. */
@@ -74,7 +78,13 @@ export class Classifier {
   private rules: readonly RealtimeRule[] = [];
   private filters: readonly Filter[] = [];
   /** The header of a fragment as that of a later one. */
-  private readonly later = new Uint8Array(LONGEST_IPV4_HEADER_BYTES);
+  private readonly later = new Uint8Array(MOST_FRAME_HEADER_BYTES + LONGEST_IPV4_HEADER_BYTES);
+  private readonly isEthernet: boolean;
+
+  /** `isEthernet`: what is classified are Ethernet frames, and filters are compiled for them. */
+  constructor(isEthernet: boolean) {
+    this.isEthernet = isEthernet;
+  }
 
   /** From now on these rules; every flow is decided anew. */
   setRules(rules: readonly RealtimeRule[], filters: readonly Filter[]): void {
@@ -90,7 +100,7 @@ export class Classifier {
 
   /**
    * The verdict on the packet of `length` bytes at `at` (for `classOf` and `firstMatch`), which is of
-   * `flow` (`PacketTable.flows`). A whole packet by its own length field, as `tunRead` gives it.
+   * `flow` (`PacketTable.flows`). A whole packet by its own length field, or a frame, as `tunRead` gives it.
    */
   classify(ring: Uint8Array, at: number, length: number, flow: number): number {
     const { flows, verdicts } = this;
@@ -107,7 +117,7 @@ export class Classifier {
   }
 
   private decide(ring: Uint8Array, at: number, length: number): number {
-    const headers = headersOf(ring, at, length);
+    const headers = this.headersOf(ring, at, length);
     let trafficClass = this.classByPort(headers);
     let links = 0;
     for (const { program, verdict } of this.filters) {
@@ -120,6 +130,12 @@ export class Classifier {
       trafficClass = TrafficClass.realtime;
     }
     return links | trafficClass;
+  }
+
+  private headersOf(ring: Uint8Array, at: number, length: number): Headers {
+    if (!this.isEthernet) return headersOf(ring, at, length, 0);
+    const offset = packetOffset(ring, at, length);
+    return offset === -1 ? NO_PACKET : headersOf(ring, at + offset, length - offset, offset);
   }
 
   private classByPort({ protocol, sourcePort, destinationPort }: Headers): number {
@@ -137,19 +153,22 @@ export class Classifier {
     ring: Uint8Array,
     at: number,
     length: number,
-    { isFragment, headerBytes }: Headers,
+    { offset, isFragment, headerBytes }: Headers,
   ): boolean {
     if (!isFragment) return runBpf(program, ring, at, length, length) !== 0;
     // The first fragment shows ports that the others do not have, and which comes first is chance.
     const { later } = this;
-    for (let i = 0; i < headerBytes; i++) later[i] = ring[at + i];
-    if (later[0] >>> 4 === 4) later[7] |= 1;
-    return runBpf(program, later, 0, headerBytes, length) !== 0;
+    const bytes = offset + headerBytes;
+    for (let i = 0; i < bytes; i++) later[i] = ring[at + i];
+    if (later[offset] >>> 4 === 4) later[offset + 7] |= 1;
+    return runBpf(program, later, 0, bytes, length) !== 0;
   }
 }
 
 /** Of one packet; ports are −1 where they cannot be told. */
 interface Headers {
+  /** Bytes of the frame in front of it. */
+  readonly offset: number;
   readonly trafficClass: number;
   readonly isFragment: boolean;
   /** Of all that each fragment has alike. */
@@ -159,7 +178,18 @@ interface Headers {
   readonly destinationPort: number;
 }
 
-function headersOf(ring: Uint8Array, at: number, length: number): Headers {
+/** Of a frame that carries no IP packet. */
+const NO_PACKET: Headers = {
+  offset: 0,
+  trafficClass: 0,
+  isFragment: false,
+  headerBytes: 0,
+  protocol: -1,
+  sourcePort: -1,
+  destinationPort: -1,
+};
+
+function headersOf(ring: Uint8Array, at: number, length: number, offset: number): Headers {
   const isIpv4 = ring[at] >>> 4 === 4;
   const trafficClass = isIpv4 ? ring[at + 1] : ((ring[at] << 4) | (ring[at + 1] >>> 4)) & 0xff;
   let protocol = isIpv4 ? ring[at + 9] : ring[at + 6];
@@ -181,6 +211,7 @@ function headersOf(ring: Uint8Array, at: number, length: number): Headers {
   const portAt = (offset: number): number =>
     hasPorts ? (ring[at + transport + offset] << 8) | ring[at + transport + offset + 1] : -1;
   return {
+    offset,
     trafficClass,
     isFragment,
     headerBytes: Math.min(

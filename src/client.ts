@@ -169,6 +169,8 @@ export class ClientPeering implements Peering {
       clientIp: config.clientIp,
     };
     this.initiator = new Initiator(config.keys, payload, this.cookie, nowMs);
+    const isRekey = this.session !== undefined && !this.isSilent(nowMs);
+    this.context.host.report({ kind: 'handshake', isRekey });
   }
 
   /**

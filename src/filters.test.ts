@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
+import { BROADCAST, frame, framed, TAGS, TYPE } from '../test/frames.ts';
 import { craft, TO } from '../test/packets.ts';
 import { Classifier, classOf, firstMatch, MOST_LINK_FILTERS, TrafficClass } from './classes.ts';
 import { compileFilters, filterSet, type CompiledEntry } from './filters.ts';
@@ -26,9 +27,9 @@ describe('compiled filters', { skip }, () => {
       entry('adsl', `dst host ${TO[4].join('.')}`),
       entry('realtime,duplicate', 'udp src port 4000'),
     ];
-    const { filters, links } = filterSet(await compileFilters(entries, runner));
+    const { filters, links } = filterSet(await compileFilters(entries, runner, 'tun'));
     assert.deepEqual(links, ['sdsl', 'adsl']);
-    const classifier = new Classifier();
+    const classifier = new Classifier(false);
     classifier.setRules([], filters);
     const payload = new Uint8Array(5);
     const rows = [
@@ -72,10 +73,43 @@ describe('compiled filters', { skip }, () => {
     ] as const;
     for (const [expression, why] of rows) {
       await assert.rejects(
-        compileFilters([entry('adsl', 'udp'), entry('lte', expression)], runner),
+        compileFilters([entry('adsl', 'udp'), entry('lte', expression)], runner, 'tun'),
         failsWith(`filter "${expression}" of "lte": ${why}`),
       );
     }
+  });
+});
+
+describe('compiled filters of a tap', { skip }, () => {
+  it('see frames, with their stations, tags and types', async () => {
+    const expressions = [
+      'udp port 5000',
+      'vlan 5 and udp port 5000',
+      'arp',
+      'ether dst 02:00:00:00:00:0b',
+      'ether broadcast',
+    ];
+    const entries = expressions.map((expression, i) => entry(`link${i}`, expression));
+    const { filters, links } = filterSet(await compileFilters(entries, runner, 'tap'));
+    const matching = (bytes: Buffer): readonly string[] => {
+      const classifier = new Classifier(true);
+      classifier.setRules([], filters);
+      const verdict = classifier.classify(bytes, 0, bytes.length, 1);
+      const found: string[] = [];
+      firstMatch(
+        verdict,
+        (filter) => found.push(expressions[Number(links[filter]!.slice(4))]!) === 0,
+      );
+      return found;
+    };
+    const packet = craft({ protocol: 17, payload: new Uint8Array(5), partial: false });
+    const [plain, tagged, arp, station, broadcast] = expressions;
+    assert.deepEqual(matching(framed(packet)), [plain, station]);
+    assert.deepEqual(matching(framed(packet, { tags: TAGS.one })), [tagged, station]);
+    const payload = new Uint8Array(28);
+    const asked = frame({ to: BROADCAST, type: TYPE.arp, payload });
+    assert.deepEqual(matching(asked), [arp, broadcast]);
+    assert.deepEqual(matching(frame({ type: TYPE.arp, payload })), [arp, station]);
   });
 });
 
@@ -83,10 +117,10 @@ describe('filters', () => {
   it('need tcpdump, and none of them none', async () => {
     const without = hostRunner('/nonexistent', () => undefined);
     await assert.rejects(
-      compileFilters([entry('adsl', 'udp')], without),
+      compileFilters([entry('adsl', 'udp')], without, 'tun'),
       failsWith('filters need tcpdump: it was not found; install it, or check PATH'),
     );
-    assert.deepEqual(await compileFilters([], without), []);
+    assert.deepEqual(await compileFilters([], without, 'tun'), []);
   });
 
   it('of one link share a number where they stand together', () => {
@@ -107,7 +141,7 @@ describe('filters', () => {
         program: EVERYTHING,
       }));
     const { filters } = filterSet(many(MOST_LINK_FILTERS));
-    const classifier = new Classifier();
+    const classifier = new Classifier(false);
     classifier.setRules([{ protocol: 'udp', port: 5000, isDuplicated: true }], filters);
     const packet = craft({ protocol: 17, payload: new Uint8Array(1), partial: false });
     for (let again = 0; again < 2; again++) {

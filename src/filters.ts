@@ -4,7 +4,8 @@
  * asked once per flow (classes.ts).
  *
  * tcpdump needs neither an interface nor privileges for that. With `-y RAW` a packet starts with its IP
- * header, as it does in a TUN device. Names of hosts in an expression are resolved here and now.
+ * header, as it does in a TUN device, with `-y EN10MB` it is an Ethernet frame, as in a TAP device. Names of
+ * hosts in an expression are resolved here and now.
  */
 import { parseBpf, type BpfProgram } from './bpf.ts';
 import { linkVerdict, MOST_LINK_FILTERS, TrafficClass, type Filter } from './classes.ts';
@@ -37,15 +38,23 @@ export const REALTIME_TARGETS: ReadonlyMap<string, number> = new Map([
   ['realtime,duplicate', TrafficClass.duplicated],
 ]);
 
-/** Compiles each entry. Throws the `Failure` of the first that does not compile. */
+/** What a packet begins with: a link type of pcap-linktype(7), as tcpdump(1) has it. */
+const LINK_TYPES = { tun: 'RAW', tap: 'EN10MB' } as const;
+
+/**
+ * Compiles each entry for the packets of a tun or the frames of a tap. Throws the `Failure` of the first
+ * that does not compile.
+ */
 export async function compileFilters(
   entries: readonly FilterEntry[],
   runner: Pick<Runner, 'run'>,
+  tuntap: keyof typeof LINK_TYPES,
 ): Promise<readonly CompiledEntry[]> {
   const compiled: CompiledEntry[] = [];
   for (const entry of entries) {
     const { expression } = entry;
-    const outcome = await runner.run(['tcpdump', '-y', 'RAW', '-ddd', '--', expression]);
+    const argv = ['tcpdump', '-y', LINK_TYPES[tuntap], '-ddd', '--', expression];
+    const outcome = await runner.run(argv);
     if (outcome.status !== 0) throw refusal(entry, outcome);
     verified(entry, outcome.stdout);
     compiled.push({ ...entry, program: outcome.stdout });

@@ -1,19 +1,27 @@
 /** Every reader of what comes from the network, given what no sender of ours would send. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { native } from '../test/nativebed.ts';
 import { fillSlots, HERE, initiator, KEYS, Server, THERE, toHex } from '../test/handshakes.ts';
 import { Random } from '../test/random.ts';
+import { sealTable } from './batch.ts';
 import { HALVES_MS, PENDING_SLOTS } from './constants.ts';
+import { TAG_BYTES } from './crypto.ts';
 import { Halves, PLACE_BYTES } from './halves.ts';
 import { noCookie, messageMac } from './handshake.ts';
+import type { Host, LinkSocket } from './host.ts';
+import { Inbound } from './inbound.ts';
 import { isSourceAllowed, packetVersion } from './inner.ts';
 import { ReplayWindow } from './replay.ts';
+import { Epoch } from './session.ts';
 import {
   areFlagsValid,
+  CLEAR_BIT,
   decodePayload1,
   decodePayload2,
   encodePayload1,
   encodePayload2,
+  HEADER_BYTES,
   headerCounter,
   headerLink,
   headerSession,
@@ -21,8 +29,11 @@ import {
   innerSequence,
   innerSplit,
   MESSAGE1_BYTES,
+  Mode,
   PAYLOAD1_BYTES,
   PAYLOAD2_BYTES,
+  writeHeader,
+  writeNonce,
 } from './wire.ts';
 
 const SEEDS = 8;
@@ -59,7 +70,8 @@ describe('the server', () => {
       const server = new Server();
       const client = initiator();
       const answer = server.answer(client.message, HERE, 0)!;
-      const seeds = [client.message, answer, randomBytes(random, 60), randomBytes(random, 36)];
+      const datagrams = [0x80, 0x90].map((type) => Uint8Array.of(type, ...randomBytes(random, 59)));
+      const seeds = [client.message, answer, ...datagrams, randomBytes(random, 36)];
       const before = server.pendingE;
       for (let i = 0; i < 3_000; i++) {
         const message = mutated(random, seeds);
@@ -135,13 +147,106 @@ describe('the client', () => {
   });
 });
 
+/** A reader of what comes over one link under one key, and the other end that has the key. */
+class Reader {
+  private readonly counters = {
+    unknown: 0,
+    forged: 0,
+    replayed: 0,
+    malformed: 0,
+    foreign: 0,
+    refused: 0,
+  };
+  private readonly inbound: Inbound;
+  private readonly sender: Epoch;
+  private readonly receiver: Epoch;
+  private arriving: readonly Uint8Array[] = [];
+  private readonly socket: Pick<LinkSocket, 'receive'> = {
+    receive: (slab, start, _end, table) => {
+      let at = start;
+      this.arriving.forEach((bytes, i) => {
+        slab.set(bytes, at);
+        table.offsets[i] = at;
+        table.lengths[i] = bytes.length;
+        at += bytes.length;
+      });
+      return this.arriving.length;
+    },
+  };
+
+  constructor(modes: number, cipher: number, random: Random) {
+    const host: Pick<Host, 'aead'> = { aead: native };
+    this.inbound = new Inbound(host as Host, undefined, this.counters, modes);
+    const keys = { k1: randomBytes(random, 32), k2: randomBytes(random, 32) };
+    this.sender = new Epoch(native, 'server', 1, cipher, keys, 0);
+    this.receiver = new Epoch(native, 'client', 1, cipher, keys, 0);
+  }
+
+  /** What the other end would send, of either type. */
+  datagram(text: Uint8Array, isClear: boolean): Uint8Array {
+    const { number, sealKey } = this.sender;
+    const counter = this.sender.reserve(3, 1);
+    const bytes = new Uint8Array(HEADER_BYTES + text.length + TAG_BYTES);
+    const table = sealTable(1);
+    table.sizes[0] = text.length;
+    writeHeader(bytes, 0, isClear ? number | CLEAR_BIT : number, 3, 0x445566, counter);
+    writeNonce(table.nonces, 0, 3, counter);
+    const protect = isClear ? native.authenticate : native.seal;
+    protect(sealKey, text, bytes, HEADER_BYTES, table, 1);
+    return bytes;
+  }
+
+  /** Which of `datagrams` are taken: that they opened, and were not seen before. */
+  taken(datagrams: readonly Uint8Array[]): boolean[] {
+    this.arriving = datagrams;
+    const count = this.inbound.receive(this.socket as LinkSocket);
+    const epochFor = (session: number, epoch: number): Epoch | undefined =>
+      session === 0x445566 && epoch === 1 ? this.receiver : undefined;
+    this.inbound.parse(count, { epochFor });
+    this.inbound.open(count);
+    return datagrams.map((_, slot) => this.inbound.accept(slot) === this.receiver);
+  }
+
+  wipe(): void {
+    this.sender.wipe();
+    this.receiver.wipe();
+  }
+}
+
+describe('of datagrams', () => {
+  for (const modes of [0, Mode.cleartext]) {
+    it(`nothing is taken but what was sent, with modes ${modes}`, () => {
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const random = new Random(seed);
+        const reader = new Reader(modes, 1 + (seed % 2), random);
+        const made = Array.from({ length: 16 }, (_, i) =>
+          reader.datagram(randomBytes(random, 7 + random.below(100)), i % 2 === 1),
+        );
+        // The other type of each, as if the bit were not under the tag.
+        const turned = made.map((bytes) => bytes.with(0, bytes[0] ^ CLEAR_BIT));
+        for (let round = 0; round < 40; round++) {
+          const batch = Array.from({ length: 100 }, () => mutated(random, [...made, ...turned]));
+          const forged = batch.filter((bytes) => !isOneOf(bytes, made));
+          const taken = reader.taken([...forged, ...turned]);
+          const found = [...forged, ...turned].find((_, i) => taken[i]);
+          assert.equal(found && toHex(found), undefined, `seed ${seed}, round ${round}`);
+        }
+        const isRight = made.map((_, i) => i % 2 === 0 || modes === Mode.cleartext);
+        assert.deepEqual(reader.taken(made), isRight, `seed ${seed}`);
+        assert.ok(!reader.taken(made).includes(true), `seed ${seed}, repeated`);
+        reader.wipe();
+      }
+    });
+  }
+});
+
 it('decodes any payload into fields within their range, and back', () => {
   const random = new Random(3);
   for (let i = 0; i < 5_000; i++) {
     const bytes1 = randomBytes(random, PAYLOAD1_BYTES);
     const again1 = encodePayload1(decodePayload1(bytes1));
-    assert.deepEqual(again1.subarray(0, 20), bytes1.subarray(0, 20));
-    assert.ok(again1.subarray(20).every((byte) => byte === 0));
+    assert.deepEqual(again1.subarray(0, 21), bytes1.subarray(0, 21));
+    assert.ok(again1.subarray(21).every((byte) => byte === 0));
     const bytes2 = randomBytes(random, PAYLOAD2_BYTES);
     const payload2 = decodePayload2(bytes2);
     assert.ok(payload2.session >= 0 && payload2.session < 2 ** 24);

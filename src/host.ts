@@ -46,7 +46,7 @@ export interface Host {
   /** Runs the tunnel's `onTimer` once at `atMs` or soon after; replaces what was asked before. Infinity: never. */
   wakeAt(atMs: number): void;
   randomBytes(bytes: Uint8Array): void;
-  readonly aead: Pick<Native, 'aeadCreate' | 'aeadFree' | 'seal' | 'open'>;
+  readonly aead: Pick<Native, 'aeadCreate' | 'aeadFree' | 'seal' | 'authenticate' | 'open'>;
   readonly tun: Tun;
   /**
    * Opens the socket of link `index` of the configuration, for both families; undefined when its interface or
@@ -73,12 +73,17 @@ export type TunnelEvent =
       readonly again: boolean;
     }
   | { readonly kind: 'rekeyed'; readonly epoch: number }
+  /** A client begins to ask for a session, or for new keys of the one it has. */
+  | { readonly kind: 'handshake'; readonly isRekey: boolean }
   /** Nothing authenticated came for a while; the tunnel goes on trying for ever. */
   | { readonly kind: 'silent'; readonly forMs: number }
   | { readonly kind: 'back' }
   | { readonly kind: 'busy' }
   | { readonly kind: 'version'; readonly peer: number }
-  | { readonly kind: 'refused'; readonly why: 'no-common-cipher' | 'addresses-differ' | 'modes-differ' }
+  | {
+      readonly kind: 'refused';
+      readonly why: 'no-common-cipher' | 'addresses-differ' | 'modes-differ';
+    }
   /** The peer said goodbye. */
   | { readonly kind: 'closed' }
   | { readonly kind: 'unresolved' }

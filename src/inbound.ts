@@ -7,6 +7,7 @@
 import { datagramTable, ENDPOINT_BYTES, NONCE_BYTES, TABLE_SLOTS } from './batch.ts';
 import { HALVES_BYTES, REJECT_AFTER_COUNTER } from './constants.ts';
 import { TAG_BYTES } from './crypto.ts';
+import { ETHERNET_HEADER_BYTES } from './frame.ts';
 import { Halves, PLACE_BYTES } from './halves.ts';
 import type { Host, LinkSocket } from './host.ts';
 import { isSourceAllowed, packetVersion, type Network } from './inner.ts';
@@ -17,6 +18,7 @@ import type { Reception } from './reception.ts';
 import type { Epoch } from './session.ts';
 import {
   BULK_BUCKETS,
+  CLEAR_BIT,
   Control,
   DATAGRAM_TYPE,
   EPOCH_MASK,
@@ -33,6 +35,7 @@ import {
   innerSplit,
   LINK_IDS,
   MIN_DATAGRAM_BYTES,
+  Mode,
   writeNonce,
 } from './wire.ts';
 
@@ -45,6 +48,8 @@ const HALVES_PLACES = WAITING_HALVES + TABLE_SLOTS;
 const HELD_PLACES = 8_192;
 /** The longest handshake message of any version that deserves a look. */
 const MAX_MESSAGE_BYTES = 1_280;
+/** Equal to no type. */
+const NO_TYPE = -1;
 
 /** What was dropped, and why: the log of the data path. */
 export interface InboundCounters {
@@ -64,7 +69,10 @@ export class Inbound {
   readonly reorder: Reorder;
   private readonly host: Host;
   private readonly counters: InboundCounters;
-  private readonly sources: readonly Network[] | undefined;
+  private sources: readonly Network[] | undefined;
+  /** The type of datagrams in the clear where there are any. */
+  private readonly clearType: number;
+  private readonly isEthernet: boolean;
   private readonly bytes = new Uint8Array(
     RECEIVE_BYTES + HALVES_PLACES * PLACE_BYTES + HELD_PLACES * REORDER_PLACE_BYTES,
   );
@@ -76,14 +84,26 @@ export class Inbound {
   /** The window of the slot that `accept` was last asked for. */
   private acceptedBy = this.freshWindow;
 
-  /** `sources`: where inner packets may come from; undefined: anywhere. */
-  constructor(host: Host, sources: readonly Network[] | undefined, counters: InboundCounters) {
+  /** `sources`: where inner packets may come from; undefined: anywhere. `modes` are `Mode` bits. */
+  constructor(
+    host: Host,
+    sources: readonly Network[] | undefined,
+    counters: InboundCounters,
+    modes: number,
+  ) {
     this.host = host;
+    this.clearType = (modes & Mode.cleartext) === 0 ? NO_TYPE : DATAGRAM_TYPE | CLEAR_BIT;
+    this.isEthernet = (modes & Mode.ethernet) !== 0;
     this.sources = sources;
     this.counters = counters;
     this.halves = new Halves(this.bytes, RECEIVE_BYTES, WAITING_HALVES);
     const heldAt = RECEIVE_BYTES + HALVES_PLACES * PLACE_BYTES;
     this.reorder = new Reorder(this.bytes, heldAt, HELD_PLACES);
+  }
+
+  /** As the constructor's, from the next packet on. */
+  setSources(sources: readonly Network[] | undefined): void {
+    this.sources = sources;
   }
 
   /** Endpoints that the batch came from; `sourceAt` says where in it. */
@@ -96,23 +116,27 @@ export class Inbound {
   }
 
   /** Finds each datagram's key and nonce by its header, which proves nothing yet. */
-  parse(count: number, peering: Peering): void {
+  parse(count: number, peering: Pick<Peering, 'epochFor'>): void {
     const { bytes, datagrams } = this;
     this.messageCount = 0;
+    if (this.clearType !== NO_TYPE) datagrams.clear.fill(0, 0, count);
     for (let i = 0; i < count; i++) {
       const at = datagrams.offsets[i];
       const length = datagrams.lengths[i];
       datagrams.keys[i] = 0;
       if (length === 0) continue;
-      const type = bytes[at];
-      if ((type & ~EPOCH_MASK) !== DATAGRAM_TYPE) {
-        if (length <= MAX_MESSAGE_BYTES) this.messageSlots[this.messageCount++] = i;
-        continue;
+      const type = bytes[at] & ~EPOCH_MASK;
+      if (type !== DATAGRAM_TYPE) {
+        if (type !== this.clearType) {
+          if (length <= MAX_MESSAGE_BYTES) this.messageSlots[this.messageCount++] = i;
+          continue;
+        }
+        datagrams.clear[i] = 1;
       }
       const link = headerLink(bytes, at);
       const epoch =
         length >= MIN_DATAGRAM_BYTES && link < LINK_IDS
-          ? peering.epochFor(headerSession(bytes, at), type & EPOCH_MASK)
+          ? peering.epochFor(headerSession(bytes, at), bytes[at] & EPOCH_MASK)
           : undefined;
       if (epoch === undefined) {
         this.counters.unknown++;
@@ -174,6 +198,11 @@ export class Inbound {
     return innerFlags(this.bytes, this.datagrams.offsets[slot] + HEADER_BYTES);
   }
 
+  /** Whether an accepted slot was only authenticated (PROTOCOL §5.6): then it is no control message. */
+  isClear(slot: number): boolean {
+    return this.datagrams.clear[slot] === 1;
+  }
+
   /** Kind and body of an accepted control message. The body is borrowed until the next `receive`. */
   controlOf(slot: number): { readonly kind: number; readonly body: Uint8Array } {
     const at = this.datagrams.offsets[slot] + HEADER_BYTES;
@@ -231,18 +260,28 @@ export class Inbound {
     } else {
       halves.replaced(bucket, sequence);
     }
-    const version = packetVersion(bytes, at, length);
-    if (version === 0) {
-      this.counters.malformed++;
-      return;
-    }
-    if (this.sources !== undefined && !isSourceAllowed(bytes, at, version, this.sources)) {
-      this.counters.foreign++;
-      return;
-    }
+    if (!this.admits(at, length)) return;
     const isOrdered = (flags & Flag.ordered) !== 0;
     const kept = flags & Flag.partialChecksum;
     this.reorder.add(bucket, sequence, isOrdered, at, length, kept, holdMs, nowMs);
+  }
+
+  /** Whether a packet is one that the device may get; counts it if not. Frames come from anywhere. */
+  private admits(at: number, length: number): boolean {
+    const { bytes, sources, counters } = this;
+    if (this.isEthernet) {
+      if (length >= ETHERNET_HEADER_BYTES) return true;
+      counters.malformed++;
+      return false;
+    }
+    const version = packetVersion(bytes, at, length);
+    if (version === 0) {
+      counters.malformed++;
+      return false;
+    }
+    if (sources === undefined || isSourceAllowed(bytes, at, version, sources)) return true;
+    counters.foreign++;
+    return false;
   }
 
   /** Writes to TUN, in order, whatever need not wait; returns how many packets. */

@@ -8,6 +8,7 @@ import { Classifier, type Filter } from './classes.ts';
 import { ClientPeering } from './client.ts';
 import { BASE_PATH_MTU, PROBE_INTERVAL_MS } from './constants.ts';
 import { ControlMessages } from './control.ts';
+import { FRAME_BYTES } from './frame.ts';
 import type { Host, LinkSocket } from './host.ts';
 import { Inbound, type InboundCounters } from './inbound.ts';
 import type { Link } from './link.ts';
@@ -17,7 +18,7 @@ import type { Peering, PeeringContext, RealtimeRule, TunnelConfig } from './peer
 import { Reports } from './reports.ts';
 import { ServerPeering } from './server.ts';
 import { TunMtu } from './tunmtu.ts';
-import { Control } from './wire.ts';
+import { Control, Mode } from './wire.ts';
 
 /** A user wants to know that nothing comes back; the tunnel goes on trying. */
 const REPORT_SILENCE_MS = 10_000;
@@ -48,7 +49,8 @@ export abstract class Keeping implements PeeringContext {
   };
   protected readonly set: Links;
   protected readonly outbound: Outbound;
-  protected readonly classifier = new Classifier();
+  protected readonly classifier: Classifier;
+  private readonly isEthernet: boolean;
   protected realtime: readonly RealtimeRule[];
   protected filters: readonly Filter[] = [];
   /** The link of each filter number. */
@@ -76,10 +78,12 @@ export abstract class Keeping implements PeeringContext {
     this.host = host;
     host.randomBytes(this.hashKey);
     this.set = new Links(config, host);
-    this.outbound = new Outbound(host, this.hashKey);
-    this.inbound = new Inbound(host, config.sources, this.counters);
+    this.outbound = new Outbound(host, this.hashKey, config.modes);
+    this.inbound = new Inbound(host, config.sources, this.counters, config.modes);
     this.control = new ControlMessages(host.aead);
     this.reports = new Reports(this.control);
+    this.isEthernet = (config.modes & Mode.ethernet) !== 0;
+    this.classifier = new Classifier(this.isEthernet);
     this.realtime = config.realtime;
     this.classifier.setRules(this.realtime, this.filters);
     this.tunMtu = new TunMtu(config.mtu);
@@ -161,6 +165,7 @@ export abstract class Keeping implements PeeringContext {
     for (const link of this.links) {
       if (link.pathMtu.isKnown) room = Math.min(room, link.packetRoom);
     }
+    if (this.isEthernet) room -= FRAME_BYTES;
     if (room === Number.POSITIVE_INFINITY || !this.tunMtu.offer(room, nowMs)) return;
     this.host.tun.setMtu(this.tunMtu.current);
     this.host.report({ kind: 'tun-mtu', mtu: this.tunMtu.current });
@@ -175,7 +180,7 @@ export abstract class Keeping implements PeeringContext {
 
   protected startBonding(): void {
     if (this.isBonding) return;
-    this.bonding ??= new Bonding(this.host, this.hashKey, this.classifier);
+    this.bonding ??= new Bonding(this.host, this.hashKey, this.classifier, this.config.modes);
     this.bonding.pins.setLinks(this.filterLinks, this.bonding.queue);
     this.isBonding = true;
     this.control.isBonding = true;

@@ -5,6 +5,7 @@
 import type { Filter } from './classes.ts';
 import type { TunnelParts } from './daemon/snapshot.ts';
 import type { LinkSocket } from './host.ts';
+import type { Network } from './inner.ts';
 import { Keeping } from './keeping.ts';
 import type { LinkSettings, RealtimeRule } from './peering.ts';
 
@@ -113,6 +114,11 @@ export abstract class Managed extends Keeping {
     this.classifier.setRules(rules, this.filters);
   }
 
+  /** Where packets of the peer's may come from, from now on; undefined: anywhere. */
+  setSources(sources: readonly Network[] | undefined): void {
+    this.inbound.setSources(sources);
+  }
+
   /** The MTU that the tun device is to have. */
   get deviceMtu(): number {
     return this.tunMtu.current;
@@ -125,7 +131,7 @@ export abstract class Managed extends Keeping {
     this.host.tun.setMtu(this.tunMtu.current);
   }
 
-  /** Makes the session and all sockets anew. */
+  /** Makes the session anew, and closes all sockets: whoever asks for it opens them again (`linkUp`). */
   reset(): void {
     const nowMs = this.host.nowMs();
     this.sayGoodbye(nowMs);
@@ -133,7 +139,6 @@ export abstract class Managed extends Keeping {
     for (let index = 0; index < this.set.sockets.length; index++) {
       if (this.set.sockets[index] === undefined) continue;
       this.linkDown(index);
-      this.linkUp(index);
     }
     this.onTimer();
   }

@@ -115,6 +115,133 @@ function aeadTests(name: string, cipher: number): void {
       }
       native.aeadFree(key);
     });
+
+    /** Datagrams of all sizes one behind the other, each sealed or only authenticated, as byte 0 says. */
+    function mixed(seed: number, sizes: readonly number[]) {
+      const draw = generator(seed);
+      const keyBytes = fill(new Uint8Array(32), draw);
+      const key = native.aeadCreate(cipher, keyBytes);
+      const ring = fill(new Uint8Array(sizes.reduce((sum, size) => sum + size, 0)), draw);
+      const slab = fill(new Uint8Array(ring.length + sizes.length * (HEADER + TAG)), draw);
+      const nonces = fill(new Uint8Array(sizes.length * NONCE_BYTES), draw);
+      const open = datagramTable(sizes.length);
+      open.nonces.set(nonces);
+      const batches = [sealTable(sizes.length), sealTable(sizes.length)];
+      const counts = [0, 0];
+      let from = 0;
+      let to = 0;
+      sizes.forEach((size, i) => {
+        const clear = (open.clear[i] = draw(2));
+        const batch = batches[clear]!;
+        const slot = counts[clear]!++;
+        slab[to] = clear === 1 ? 0x90 : 0x80;
+        batch.from[slot] = from;
+        batch.sizes[slot] = size;
+        batch.to[slot] = open.offsets[i] = to;
+        batch.nonces.set(
+          nonces.subarray(i * NONCE_BYTES, (i + 1) * NONCE_BYTES),
+          slot * NONCE_BYTES,
+        );
+        open.lengths[i] = HEADER + size + TAG;
+        open.keys[i] = key;
+        from += size;
+        to += HEADER + size + TAG;
+      });
+      native.seal(key, ring, slab, HEADER, batches[0]!, counts[0]!);
+      native.authenticate(key, ring, slab, HEADER, batches[1]!, counts[1]!);
+      return { keyBytes, key, ring, slab, open, counts };
+    }
+
+    it('authenticates what stays in the clear, beside what is sealed under the same key', () => {
+      const draw = generator(SEED + 2);
+      const sizes = [...SIZES, ...SIZES, ...Array.from({ length: 200 }, () => draw(1500))];
+      const { keyBytes, key, ring, slab, open, counts } = mixed(SEED + 3, sizes);
+      assert.ok(counts.every((count) => count > sizes.length / 4));
+      let from = 0;
+      sizes.forEach((size, i) => {
+        const at = open.offsets[i]!;
+        const header = slab.subarray(at, at + HEADER);
+        const plain = Buffer.from(ring.subarray(from, from + size));
+        const nonce = open.nonces.subarray(i * NONCE_BYTES, (i + 1) * NONCE_BYTES);
+        const all = Buffer.concat([header, plain]);
+        const want =
+          open.clear[i] === 1
+            ? Buffer.concat([all, oracle(cipher, keyBytes, nonce, all, Buffer.alloc(0))])
+            : Buffer.concat([header, oracle(cipher, keyBytes, nonce, header, plain)]);
+        const got = slab.subarray(at, at + want.length);
+        assert.ok(want.equals(got), `slot ${i} of ${size} bytes, seed ${SEED + 3}`);
+        from += size;
+      });
+      assert.equal(native.open(slab, HEADER, open, sizes.length), 0);
+      from = 0;
+      sizes.forEach((size, i) => {
+        const at = open.offsets[i]! + HEADER;
+        assert.equal(open.lengths[i], HEADER + size + TAG);
+        const plain = ring.subarray(from, from + size);
+        assert.ok(Buffer.from(plain).equals(slab.subarray(at, at + size)), `slot ${i}`);
+        from += size;
+      });
+      native.aeadFree(key);
+    });
+
+    it('opens nothing of which any one bit is another, in either form', () => {
+      const SIZE = 57;
+      const bits = (HEADER + SIZE + TAG) * 8;
+      const { key, slab, open } = mixed(
+        SEED + 4,
+        Array.from({ length: 2 * bits }, () => SIZE),
+      );
+      for (let i = 0; i < 2 * bits; i++) {
+        const bit = i % bits;
+        slab[open.offsets[i]! + (bit >> 3)]! ^= 0x80 >> (bit & 7);
+        // As the receiver finds it, which has only byte 0 to go by.
+        open.clear[i] = (slab[open.offsets[i]!]! & 0x10) >> 4;
+      }
+      assert.equal(native.open(slab, HEADER, open, 2 * bits), 2 * bits, `seed ${SEED + 4}`);
+      assert.ok(open.lengths.every((length) => length === 0));
+      assert.ok(slab.every((byte) => byte === 0));
+      native.aeadFree(key);
+    });
+
+    it('never takes one form for the other', () => {
+      const draw = generator(SEED + 5);
+      const sizes = [...SIZES, ...Array.from({ length: 100 }, () => draw(200))];
+      for (const isTold of [false, true]) {
+        const { key, slab, open } = mixed(SEED + 6, sizes);
+        for (let i = 0; i < sizes.length; i++) {
+          open.clear[i]! ^= 1;
+          if (isTold) slab[open.offsets[i]!]! ^= 0x10;
+        }
+        // The one datagram whose two forms are of the same bytes differs in byte 0, which says so.
+        const same = isTold ? 0 : sizes.filter((size) => size === 0).length;
+        const refused = native.open(slab, HEADER, open, sizes.length);
+        assert.equal(refused, sizes.length - same, `seed ${SEED + 6}`);
+        native.aeadFree(key);
+      }
+    });
+
+    it('refuses places outside ring, slab and table', () => {
+      const key = native.aeadCreate(cipher, new Uint8Array(32));
+      const table = sealTable(1);
+      table.sizes[0] = 10;
+      const attempt =
+        (ring: number, slab: number, count = 1) =>
+        (): void =>
+          native.authenticate(
+            key,
+            new Uint8Array(ring),
+            new Uint8Array(slab),
+            HEADER,
+            table,
+            count,
+          );
+      attempt(10, HEADER + 10 + TAG)();
+      assert.throws(attempt(9, 100), RangeError);
+      assert.throws(attempt(10, HEADER + 10 + TAG - 1), RangeError);
+      assert.throws(attempt(100, 100, 2), RangeError);
+      native.aeadFree(key);
+      assert.throws(attempt(100, 100), RangeError);
+    });
   });
 }
 

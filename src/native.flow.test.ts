@@ -1,9 +1,10 @@
 /**
- * Buckets and flows that the addon tells packets by, against a model that spells out what belongs
- * together. The kernel forwards the packets between two devices.
+ * Buckets and flows that the addon tells packets and frames by, against a model that spells out what belongs
+ * together. The kernel forwards the packets between two devices, and bridges the frames.
  */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { frame, framed, STATION, TAGS, TYPE, withBridge, type Frame } from '../test/frames.ts';
 import { inNamespace } from '../test/nativebed.ts';
 import { FROM, TO, craft, onesSum } from '../test/packets.ts';
 import { Random } from '../test/random.ts';
@@ -65,7 +66,57 @@ function bucketKey({ version, protocol, ports, fragmentAt, isReverse }: Drawn): 
   return JSON.stringify([version, protocol, isReverse ? ports.toReversed() : ports]);
 }
 
+/** A header, and of another frame than that of a packet the rest. */
+function drawHeader(random: Random): Partial<Frame> {
+  const stations = [STATION.a, STATION.b, [2, 0, 0, 0, 0, 0xc]];
+  const from = random.below(3);
+  const tags = [[], TAGS.one, TAGS.two][random.below(3)]!;
+  return { from: stations[from]!, to: stations[(from + 1 + random.below(2)) % 3]!, tags };
+}
+
 inNamespace('flows', import.meta.url, () => {
+  it('are told in frames, too, with the bucket that the packet has without its frame', () => {
+    const seed = 12;
+    const random = new Random(seed);
+    const drawn = Array.from({ length: ROUNDS }, () => draw(random));
+    const buckets = new Map<string, number>();
+    withForwarding(true, true, (input, output) => {
+      for (const packet of drawn) {
+        const [from, to] = packet.isReverse ? [output, input] : [input, output];
+        drain(to.handle);
+        const bytes = encode(packet);
+        write(from.handle, [{ bytes, flags: 0 }]);
+        const [got] = drain(to.handle).filter(({ bytes: { length } }) => length === bytes.length);
+        if (got !== undefined) buckets.set(bucketKey(packet), got.bucket);
+      }
+    });
+    const flows = new Map<string, number>();
+    withBridge(true, true, (input, output) => {
+      drawn.forEach((packet, i) => {
+        const header = drawHeader(random);
+        const isOther = random.below(4) === 0;
+        const type = [TYPE.arp, 0x88cc, 0x8864][random.below(3)]!;
+        const bytes = isOther
+          ? frame({ ...header, type, payload: encode(packet).subarray(0, 8 + random.below(60)) })
+          : framed(encode(packet), header);
+        const stations = [header.from, header.to].map((one) => String(one)).sort();
+        const bucketOf = isOther ? JSON.stringify([type, stations]) : bucketKey(packet);
+        const flowOf = JSON.stringify([header, isOther ? type : flowKey(packet)]);
+        assert.equal(write(input.handle, [{ bytes, flags: 0 }]), 0);
+        const [got] = drain(output.handle);
+        const where = `seed ${seed}, frame ${i}: ${flowOf}`;
+        assert.ok(got?.bytes.equals(bytes), where);
+        assert.equal(buckets.get(bucketOf) ?? got.bucket, got.bucket, where);
+        assert.equal(flows.get(flowOf) ?? got.flow, got.flow, where);
+        buckets.set(bucketOf, got.bucket);
+        flows.set(flowOf, got.flow);
+      });
+    });
+    assert.ok(buckets.size > 12, `${buckets.size} buckets, told by their keys`);
+    assert.equal(new Set(flows.values()).size, flows.size);
+    assert.ok(flows.size < ROUNDS, `${flows.size} flows, some met twice`);
+  });
+
   it('differ by addresses, direction, protocol, ports and traffic class; buckets by less', () => {
     const seed = 11;
     const random = new Random(seed);

@@ -1,10 +1,11 @@
 /**
- * Packets written to one TUN device of the addon, forwarded by the kernel and read from another, held
+ * Packets written to one TUN or TAP device of the addon, forwarded by the kernel and read from another, held
  * against a model of headers and checksums: what is joined and cut on the way, and what is dropped.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { fill, generator, inNamespace } from '../test/nativebed.ts';
+import { MEDIA } from '../test/frames.ts';
 import { ACK, PSH, SYN, assertChecksum, craft, parse, type Crafted } from '../test/packets.ts';
 import { drain, forwarded, withForwarding, write, writesOf } from '../test/tundevices.ts';
 
@@ -93,17 +94,23 @@ function joinCases(version: 4 | 6): JoinCase[] {
 }
 
 function joinTests(inOffload: boolean, outOffload: boolean): void {
-  for (const version of [4, 6] as const) {
-    it(`IPv${version} packets come out as they went in`, () => {
-      withForwarding(inOffload, outOffload, (input, output) => {
+  const all = ([4, 6] as const).flatMap((version) =>
+    MEDIA[version].map((medium) => ({ version, medium })),
+  );
+  for (const { version, medium } of all) {
+    it(`IPv${version} packets come out as they went in, over ${medium.name}`, () => {
+      medium.run(inOffload, outOffload, (input, output) => {
         drain(output.handle);
         for (const { name, packets, writes } of joinCases(version)) {
           const before = writesOf(input.name);
-          const crafted = packets.map((c) => ({ bytes: craft(c), flags: c.partial ? 1 : 0 }));
+          const crafted = packets.map((c) => ({
+            bytes: medium.wrap(craft(c)),
+            flags: c.partial ? 1 : 0,
+          }));
           const want = packets.map((c) => parse(craft({ ...c, partial: false }))!);
           assert.equal(write(input.handle, crafted), 0, name);
           assert.equal(writesOf(input.name) - before, inOffload ? writes : packets.length, name);
-          const got = forwarded(output);
+          const got = forwarded(output, medium.unwrap);
           assert.equal(got.length, want.length, name);
           got.forEach(({ parsed, packet }, i) => {
             // All but the checksum is the same, and the checksum is right unless it was wrong.
@@ -172,7 +179,7 @@ function fuzz(inOffload: boolean, outOffload: boolean): void {
 }
 
 inNamespace('packets joined and cut', import.meta.url, () => {
-  describe('tun to tun', () => {
+  describe('device to device', () => {
     for (const inOffload of [true, false]) {
       for (const outOffload of [true, false]) {
         describe(`written to a device with offload ${inOffload}, read from one with ${outOffload}:`, () =>

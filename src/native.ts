@@ -36,13 +36,14 @@ export interface UdpOptions {
 
 export interface Native {
   /**
-   * Creates a TUN device, not persistent, non-blocking, without packet information; '' lets the
+   * Creates a TUN device, with `ethernet` a TAP device, not persistent, non-blocking, without packet information; '' lets the
    * kernel choose the name. With `offload`, IFF_VNET_HDR and TUNSETOFFLOAD (checksum, TSO4, TSO6,
    * and USO where the kernel has it); what was granted is in `offload`: false when none.
    */
   tunCreate(
     name: string,
     offload: boolean,
+    ethernet: boolean,
   ): { readonly handle: Handle; readonly name: string; readonly offload: boolean };
 
   /** SIOCSIFMTU on the interface behind the handle. Throws. */
@@ -133,9 +134,15 @@ export interface Native {
   ): void;
 
   /**
-   * Opens in place the slots whose key is not 0: `headerBytes` of associated data, ciphertext, tag.
-   * A slot that does not open gets length 0 and its bytes are wiped. Lengths of the others stay those
-   * of the datagram. Returns how many did not open.
+   * The same without encryption (PROTOCOL §5.6): the bytes of each slot are copied behind its header, and the
+   * tag is over both. No nonce may be one that anything was sealed with under that key.
+   */
+  readonly authenticate: Native['seal'];
+
+  /**
+   * Opens in place the slots whose key is not 0: `headerBytes` of associated data, ciphertext, tag; where
+   * `clear` is not 0, associated data up to the tag. A slot that does not open gets length 0 and its bytes
+   * are wiped. Lengths of the others stay those of the datagram. Returns how many did not open.
    */
   open(slab: Uint8Array, headerBytes: number, table: DatagramTable, count: number): number;
 
@@ -159,6 +166,43 @@ export interface Native {
   routesDrain(handle: Handle): void;
   /** flock(LOCK_EX | LOCK_NB) on a file descriptor: whether it is ours now. The lock goes with the descriptor. */
   lockFile(fd: number): boolean;
+  /**
+   * Sends a datagram to a UNIX socket; a leading `@` stands for the zero byte of an abstract name (unix(7)).
+   * Waits 2 s at most for room. Throws.
+   */
+  unixSend(path: string, text: string): void;
+
+  /**
+   * A pair of connected sockets with message boundaries for two processes. `descriptor` is the end for the
+   * other one: the caller's, to be closed. Throws.
+   */
+  channelPair(): { readonly handle: Handle; readonly descriptor: number };
+  /** Takes over such a descriptor, in the process that it was made for. Throws. */
+  channelAdopt(descriptor: number): Handle;
+  /**
+   * Sends one message; with `passed`, not 0, also a TUN device or socket, which the sender may close at once.
+   * False when there is no room now. Throws when the other side is gone (EPIPE) or it is too long (EMSGSIZE).
+   */
+  channelSend(channel: Handle, bytes: Uint8Array, passed: Handle): boolean;
+  /**
+   * Receives one message into `bytes`; undefined when there is none. `size` is that of the message, -1 when
+   * the other side is gone or has sent what does not fit. `passed` is what came with it, 0 for nothing; with
+   * `takes` false nothing is accepted. Throws when what came cannot be watched.
+   */
+  channelReceive(
+    channel: Handle,
+    bytes: Uint8Array,
+    takes: boolean,
+  ): { readonly size: number; readonly passed: Handle } | undefined;
+
+  /**
+   * For good: `root` is the root folder ('' leaves it), the process is user `uid` of group `gid` alone (0
+   * leaves them), with all its threads; on Linux it ends with its parent, and neither it nor a program can
+   * get privileges, nor can it start one. Throws; what was done until then stays.
+   */
+  confine(root: string, uid: number, gid: number): void;
+  /** The account of a name or number; undefined if there is none. Looks into the system's databases. */
+  findUser(name: string): { readonly uid: number; readonly gid: number } | undefined;
 }
 
 /** Loads the addon from a path; the executable unpacks it first (main.ts). Throws what dlopen says. */

@@ -1,5 +1,5 @@
 /**
- * The TUN devices of the addon against the kernel.
+ * The TUN and TAP devices of the addon against the kernel.
  *
  *     namespace of the test                        second namespace
  *     TCP client ─▶ tun 'left' ─▶ this process ─▶ tun 'right' ─▶ TCP server, echoes
@@ -21,16 +21,22 @@ import {
   send,
   until,
 } from '../test/nativebed.ts';
+import { TYPE } from '../test/frames.ts';
 import { assertChecksum, craft, parse } from '../test/packets.ts';
 import { HASH_KEY, device, drain, write, type Device } from '../test/tundevices.ts';
 import { PacketFlag, packetTable } from './batch.ts';
 import { PollEvent, type Handle } from './native.ts';
 
 /** Kernel to kernel through two devices; every packet is held against the model. */
-async function stream(version: 4 | 6, leftOffload: boolean, rightOffload: boolean): Promise<void> {
+async function stream(
+  version: 4 | 6,
+  leftOffload: boolean,
+  rightOffload: boolean,
+  ethernet: boolean,
+): Promise<void> {
   const held: ChildProcess[] = [];
-  const left = device('left0', leftOffload, ['10.9.0.1/24', 'fd09::1/64']);
-  const right = native.tunCreate('right0', rightOffload);
+  const left = device('left0', leftOffload, ['10.9.0.1/24', 'fd09::1/64'], ethernet);
+  const right = native.tunCreate('right0', rightOffload, ethernet);
   try {
     const other = spawn('unshare', ['-n', 'sleep', '100'], { stdio: 'ignore' });
     held.push(other);
@@ -61,7 +67,8 @@ async function stream(version: 4 | 6, leftOffload: boolean, rightOffload: boolea
     const pump = (from: Device, to: Handle) => (): void => {
       const packets = drain(from.handle);
       for (const { bytes, flags, bucket } of packets) {
-        const parsed = parse(bytes);
+        if (ethernet && bytes.readUInt16BE(12) === TYPE.arp) continue;
+        const parsed = parse(ethernet ? bytes.subarray(14) : bytes);
         if (parsed?.protocol !== 6) continue;
         assertChecksum(parsed, flags);
         if ((flags & PacketFlag.partialChecksum) === 0) full++;
@@ -101,21 +108,24 @@ async function stream(version: 4 | 6, leftOffload: boolean, rightOffload: boolea
 inNamespace('tun devices', import.meta.url, () => {
   describe('tun', () => {
     it('has the name that is wanted, or one of the kernel, and is gone when closed', () => {
-      const named = native.tunCreate('vpntest0', false);
+      const named = native.tunCreate('vpntest0', false, false);
       assert.equal(named.name, 'vpntest0');
       assert.equal(named.offload, false);
-      const other = native.tunCreate('', true);
+      const other = native.tunCreate('', true, false);
       assert.match(other.name, /^tun\d+$/);
       native.tunSetMtu(named.handle, 1280);
       assert.match(ip('link', 'show', 'vpntest0'), /mtu 1280/);
       const refused = (code: string, syscall: string) => (error: NodeJS.ErrnoException) =>
         error.code === code && error.syscall === syscall;
       assert.throws(() => native.tunSetMtu(named.handle, 7), refused('EINVAL', 'SIOCSIFMTU'));
-      assert.throws(() => native.tunCreate('vpntest0', true), refused('EBUSY', 'TUNSETIFF'));
-      assert.throws(() => native.tunCreate('lo', true), refused('EBUSY', 'TUNSETIFF'));
-      assert.throws(() => native.tunCreate('a'.repeat(16), true), refused('EINVAL', 'TUNSETIFF'));
+      assert.throws(() => native.tunCreate('vpntest0', true, false), refused('EBUSY', 'TUNSETIFF'));
+      assert.throws(() => native.tunCreate('lo', true, false), refused('EBUSY', 'TUNSETIFF'));
+      assert.throws(
+        () => native.tunCreate('a'.repeat(16), true, false),
+        refused('EINVAL', 'TUNSETIFF'),
+      );
       ip('tuntap', 'add', 'vpntest1', 'mode', 'tun');
-      assert.throws(() => native.tunCreate('vpntest1', true), refused('EBUSY', 'TUNSETIFF'));
+      assert.throws(() => native.tunCreate('vpntest1', true, false), refused('EBUSY', 'TUNSETIFF'));
       native.close(named.handle);
       native.close(other.handle);
       assert.equal(ip('-o', 'link').includes('vpntest0'), false);
@@ -137,7 +147,7 @@ inNamespace('tun devices', import.meta.url, () => {
     });
 
     it('throws a range error for places outside the memory', () => {
-      const { handle } = native.tunCreate('', true);
+      const { handle } = native.tunCreate('', true, false);
       const bytes = new Uint8Array(10);
       const table = packetTable(2);
       table.lengths[1] = 11;
@@ -254,7 +264,10 @@ inNamespace('tun devices', import.meta.url, () => {
         [false, false],
       ] as const) {
         it(`carries a TCP stream of the kernel over IPv${version}, offloads ${left} and ${right}`, () =>
-          stream(version, left, right));
+          stream(version, left, right, false));
+        if (left !== right) continue;
+        it(`carries it in frames over IPv${version}, offloads ${left} and ${right}`, () =>
+          stream(version, left, right, true));
       }
     }
   });

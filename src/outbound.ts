@@ -10,11 +10,13 @@ import type { Host } from './host.ts';
 import type { Link, Output } from './link.ts';
 import type { Session } from './session.ts';
 import {
+  CLEAR_BIT,
   Flag,
   HALF_INNER_BYTES,
   HEADER_BYTES,
   INNER_BYTES,
   MIN_DATAGRAM_BYTES,
+  Mode,
   SEQUENCE_MODULUS,
   writeHeader,
   writeInner,
@@ -38,6 +40,7 @@ const LARGE_PACKET = 0.5;
 export class Outbound {
   private readonly host: Host;
   private readonly hashKey: Uint8Array;
+  private readonly isClear: boolean;
   private readonly ring = new Uint8Array(READ_BYTES + SECOND_HALVES_BYTES);
   private readonly readRing = this.ring.subarray(0, READ_BYTES);
   private readonly packets = packetTable();
@@ -48,10 +51,14 @@ export class Outbound {
     sizes: new Uint16Array(SEND_SLOTS),
   };
 
-  /** `hashKey` (16 bytes) keys the flow buckets; it lives as long as the instance (PROTOCOL §5.2). */
-  constructor(host: Host, hashKey: Uint8Array) {
+  /**
+   * `hashKey` (16 bytes) keys the flow buckets; it lives as long as the instance (PROTOCOL §5.2). `modes`
+   * are `Mode` bits.
+   */
+  constructor(host: Host, hashKey: Uint8Array, modes: number) {
     this.host = host;
     this.hashKey = hashKey;
+    this.isClear = (modes & Mode.cleartext) !== 0;
   }
 
   /** Reads a batch from TUN: its packets, 0 when there are none, -errno when the device is gone. */
@@ -110,16 +117,19 @@ export class Outbound {
     const epoch = session.current;
     const first = epoch.reserve(link.id, count);
     if (first === -1) return false;
+    const epochBits = this.isClear ? epoch.number | CLEAR_BIT : epoch.number;
     let at = 0;
     for (let i = 0; i < count; i++) {
       const size = HEADER_BYTES + sealing.sizes[i] + TAG_BYTES;
-      writeHeader(slab, at, epoch.number, link.id, session.peerId, first + i);
+      writeHeader(slab, at, epochBits, link.id, session.peerId, first + i);
       writeNonce(sealing.nonces, i * NONCE_BYTES, link.id, first + i);
       sealing.to[i] = at;
       sizes[i] = size;
       at += size;
     }
-    this.host.aead.seal(epoch.sealKey, this.ring, slab, HEADER_BYTES, sealing, count);
+    const { authenticate, seal } = this.host.aead;
+    const protect = this.isClear ? authenticate : seal;
+    protect(epoch.sealKey, this.ring, slab, HEADER_BYTES, sealing, count);
     link.output = this.output;
     link.unsentFirst = 0;
     link.unsentCount = count;

@@ -12,7 +12,7 @@ export interface TunnelConfig {
   readonly role: 'client' | 'server';
   /** Owned by the tunnel from now on; wiped when it closes. */
   readonly keys: SharedKeys;
-  /** Inner IPv4 addresses, 4 bytes. */
+  /** Inner IPv4 addresses, 4 bytes; zeros where this end was told none, which match any of the peer's. */
   readonly serverIp: Uint8Array;
   readonly clientIp: Uint8Array;
   /** Ciphers this end may use, bit n − 1 for cipher n. */

@@ -11,7 +11,7 @@ import type { PacketStore } from './store.ts';
 const LEAST_QUEUE_MS = 50;
 const MOST_QUEUE_MS = 500;
 const LEAST_QUEUE_BYTES = 32 * 1024;
-/** Also for a link whose rate is not known yet. All of 16 links fit the store. */
+/** Also for a link whose rate is not known yet. All that filters can name (28) fit the store. */
 const MOST_QUEUE_BYTES = 512 * 1024;
 
 /** A link that filters name, and what waits for it. */

@@ -7,7 +7,7 @@ import { createDecipheriv } from 'node:crypto';
 import { endpoint } from './address.ts';
 import { withNativeCode } from './assets.ts';
 import { NONCE_BYTES, sealTable, type PacketTable } from './batch.ts';
-import { KEY_BYTES, random, TAG_BYTES } from './crypto.ts';
+import { isEqual, KEY_BYTES, random, TAG_BYTES } from './crypto.ts';
 import { sharedKeys } from './sharedkey.ts';
 import type { Tun, TunnelEvent } from './host.ts';
 import { Cipher, loadNative, type Handle, type Native } from './native.ts';
@@ -25,6 +25,7 @@ const DEFAULT_REKEY_MS = 500;
 const REKEYS = 4;
 /** Packets under way each way: a window, so that nothing depends on the machine's speed. */
 const WINDOW = 64;
+const NOTHING = new Uint8Array(0);
 /** Longer than any machine needs; then something is wrong. */
 const LIMIT_MS = 60_000;
 
@@ -58,26 +59,44 @@ function checkCipher(
   table.sizes[0] = PACKET_BYTES;
   const handle = native.aeadCreate(cipher, key);
   native.seal(handle, plaintext, slab, HEADER_BYTES, table, 1);
-  native.aeadFree(handle);
-
   const nonce = table.nonces.subarray(0, NONCE_BYTES);
+  const isSealed = isGenuine(name, key, nonce, slab, HEADER_BYTES, plaintext);
+  // The same in the clear (PROTOCOL §5.6): all in front of the tag is associated data.
+  random(table.nonces);
+  native.authenticate(handle, plaintext, slab, HEADER_BYTES, table, 1);
+  const packet = slab.subarray(HEADER_BYTES, HEADER_BYTES + PACKET_BYTES);
+  const isReadable = isEqual(packet, plaintext);
+  const isAuthentic = isGenuine(name, key, nonce, slab, HEADER_BYTES + PACKET_BYTES, NOTHING);
+  native.aeadFree(handle);
+  if (!isSealed || !isReadable || !isAuthentic) {
+    throw new Failure(`cipher ${name}`, 'two implementations disagree', 'do not use this build');
+  }
+  print(`cipher ${name}: ok\n`);
+}
+
+/** Whether node:crypto opens `datagram`, of which the first `adBytes` are associated data, to `plaintext`. */
+function isGenuine(
+  name: 'aes-256-gcm' | 'chacha20-poly1305',
+  key: Uint8Array,
+  nonce: Uint8Array,
+  datagram: Uint8Array,
+  adBytes: number,
+  plaintext: Uint8Array,
+): boolean {
+  const end = datagram.length - TAG_BYTES;
   // The two overloads of createDecipheriv differ in nothing that matters here.
   const decipher = createDecipheriv(name as 'chacha20-poly1305', key, nonce, {
     authTagLength: TAG_BYTES,
   });
-  decipher.setAAD(slab.subarray(0, HEADER_BYTES), { plaintextLength: PACKET_BYTES });
-  const opened = decipher.update(slab.subarray(HEADER_BYTES, HEADER_BYTES + PACKET_BYTES));
-  decipher.setAuthTag(slab.subarray(HEADER_BYTES + PACKET_BYTES));
-  let isGenuine = opened.equals(plaintext);
+  decipher.setAAD(datagram.subarray(0, adBytes), { plaintextLength: end - adBytes });
+  const opened = decipher.update(datagram.subarray(adBytes, end));
+  decipher.setAuthTag(datagram.subarray(end));
   try {
     decipher.final();
   } catch {
-    isGenuine = false;
+    return false;
   }
-  if (!isGenuine) {
-    throw new Failure(`cipher ${name}`, 'two implementations disagree', 'do not use this build');
-  }
-  print(`cipher ${name}: ok\n`);
+  return opened.equals(plaintext);
 }
 
 /** A tun device that is a queue: numbered packets in, and checked on the other side. */

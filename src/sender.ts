@@ -11,10 +11,12 @@ import type { Session } from './session.ts';
 import { Piece, type PacketStore } from './store.ts';
 import {
   BULK_BUCKETS,
+  CLEAR_BIT,
   Flag,
   HALF_INNER_BYTES,
   HEADER_BYTES,
   INNER_BYTES,
+  Mode,
   OVERHEAD_BYTES,
   writeHeader,
   writeInner,
@@ -45,13 +47,16 @@ class Batch implements Output {
 export class Sender {
   private readonly host: Host;
   private readonly store: PacketStore;
+  private readonly isClear: boolean;
   private readonly sealing = sealTable(SLOTS);
   private readonly tickets = new Uint32Array(SLOTS);
   private readonly batches = new WeakMap<Link, Batch>();
 
-  constructor(host: Host, store: PacketStore) {
+  /** `modes` are `Mode` bits. */
+  constructor(host: Host, store: PacketStore, modes: number) {
     this.host = host;
     this.store = store;
+    this.isClear = (modes & Mode.cleartext) !== 0;
   }
 
   /** `row` goes out over `link` with the next `flush`, or now when the batch is full. */
@@ -131,10 +136,11 @@ export class Sender {
     const first = epoch.reserve(link.id, count);
     if (first === -1) return false;
     const { outerBytes, flight } = link;
+    const epochBits = this.isClear ? epoch.number | CLEAR_BIT : epoch.number;
     let at = 0;
     for (let i = 0; i < count; i++) {
       const size = HEADER_BYTES + sealing.sizes[i] + TAG_BYTES;
-      writeHeader(batch.slab, at, epoch.number, link.id, session.peerId, first + i);
+      writeHeader(batch.slab, at, epochBits, link.id, session.peerId, first + i);
       writeNonce(sealing.nonces, i * NONCE_BYTES, link.id, first + i);
       flight.add(epoch.number, first + i, tickets[i], size + outerBytes, true, nowMs);
       sealing.to[i] = at;
@@ -142,8 +148,9 @@ export class Sender {
       batch.sizes[i] = size;
       at += size;
     }
-    const { seal } = this.host.aead;
-    seal(epoch.sealKey, this.store.ring, batch.slab, HEADER_BYTES, sealing, count);
+    const { authenticate, seal } = this.host.aead;
+    const protect = this.isClear ? authenticate : seal;
+    protect(epoch.sealKey, this.store.ring, batch.slab, HEADER_BYTES, sealing, count);
     link.unsentFirst = 0;
     link.unsentCount = count;
     return true;

@@ -119,7 +119,8 @@ export class ServerPeering implements Peering {
   private decide(client: Payload1, pending: readonly Pending[], nowMs: number): Decision {
     const { config } = this.context;
     const refuse = (verdict: number): Payload2 => this.payload(0, verdict, 0, 0);
-    if (!isEqual(client.serverIp, config.serverIp) || !isEqual(client.clientIp, config.clientIp)) {
+    const { serverIp, clientIp } = config;
+    if (!mayBeSame(client.serverIp, serverIp) || !mayBeSame(client.clientIp, clientIp)) {
       return refuse(VerdictCode.addressesDiffer);
     }
     if (client.modes !== config.modes) return refuse(VerdictCode.modesDiffer);
@@ -218,4 +219,10 @@ export class ServerPeering implements Peering {
     this.session = undefined;
     this.context.sessionEnded();
   }
+}
+
+/** Whether two ends can have been told the same address; an end that was told none has zeros (§3.1). */
+function mayBeSame(theirs: Uint8Array, ours: Uint8Array): boolean {
+  const isTold = [theirs, ours].every((address) => address.some((byte) => byte !== 0));
+  return !isTold || isEqual(theirs, ours);
 }

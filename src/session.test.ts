@@ -37,6 +37,8 @@ class FakeAead implements Pick<Host['aead'], 'aeadCreate' | 'aeadFree'> {
 
   seal(): void {}
 
+  authenticate(): void {}
+
   open(): number {
     return 0;
   }

@@ -26,9 +26,12 @@ describe('the MTU of the tunnel', () => {
     deepEqual([tun.offer(1420, 1), tun.current], [true, 1380]);
   });
 
-  it('is fixed where it is configured, whatever the bound', () => {
+  it('is fixed where it is configured, up to the bound', () => {
     const tun = new TunMtu(1450);
+    deepEqual([tun.offer(1420, 0), tun.current], [false, 1450]);
     tun.bound(1300);
+    deepEqual([tun.offer(1420, 0), tun.current], [false, 1300]);
+    tun.bound(1500);
     deepEqual([tun.offer(1420, 0), tun.current], [false, 1450]);
   });
 });

@@ -159,6 +159,7 @@ describe("the server's name", () => {
         setImmediate(ready);
         return to.length;
       },
+      udpErrno: () => 0,
       udpReceive: (
         _: number,
         slab: Uint8Array,

@@ -3,15 +3,18 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
+import { native } from '../test/nativebed.ts';
 import { blake2b, hchacha20, noiseNNpsk0, seal, x25519, xchachaSeal } from '../test/oracle.ts';
 import { parseIp } from './address.ts';
+import { datagramTable, sealTable } from './batch.ts';
 import { decodeSection, encodeSection, section, type Section } from './feedback.ts';
 import { innerIpv6, sharedKeys } from './sharedkey.ts';
-import { openCookie, sealCookie } from './crypto.ts';
+import { openCookie, sealCookie, TAG_BYTES } from './crypto.ts';
 import { Initiator, isMacRight, messageMac, noCookie, PROLOGUE } from './handshake.ts';
 import { NoiseInitiator, NoiseResponder } from './noise.ts';
 import { Responder } from './responder.ts';
 import {
+  CLEAR_BIT,
   decodePayload1,
   decodePayload2,
   encodePayload1,
@@ -49,18 +52,20 @@ interface Vectors {
   cookie: Record<'secret' | 'endpoint' | 'cookie' | 'nonce' | 'message' | 'message1', string>;
   version: Record<'message1' | 'message', string>;
   report: { what: string; sections: (Fields & { runs: number[] })[]; body: string };
-  datagrams: {
-    what: string;
-    cipher: 1 | 2;
-    direction: 'client to server' | 'server to client';
-    epoch: number;
-    link: number;
-    session: string;
-    counter: string;
-    nonce: string;
-    plaintext: string;
-    datagram: string;
-  }[];
+  datagrams: (Datagram & { plaintext: string })[];
+  clear: (Datagram & { content: string })[];
+}
+
+interface Datagram {
+  what: string;
+  cipher: 1 | 2;
+  direction: 'client to server' | 'server to client';
+  epoch: number;
+  link: number;
+  session: string;
+  counter: string;
+  nonce: string;
+  datagram: string;
 }
 
 const VECTORS = JSON.parse(
@@ -104,6 +109,22 @@ describe('the primitives that check the vectors', () => {
     );
   });
 });
+
+/** The nine bytes of §4, with the nonce of the vector held against it. */
+function headerOf(vector: Datagram, type: number): string {
+  const counter = BigInt(vector.counter).toString(16).padStart(16, '0');
+  const link = vector.link.toString(16).padStart(2, '0');
+  assert.equal(vector.nonce, '000000' + link + counter, vector.what);
+  return `${type}${vector.epoch}${link}${vector.session}${counter.slice(8)}`;
+}
+
+const keyOf = ({ direction }: Datagram): Uint8Array =>
+  hex(direction === 'client to server' ? handshake.k1 : handshake.k2);
+
+function sealAs(vector: Datagram, ad: Uint8Array, plaintext: Uint8Array): Buffer {
+  const name = vector.cipher === 1 ? 'aes-256-gcm' : 'chacha20-poly1305';
+  return seal(name, keyOf(vector), hex(vector.nonce), ad, plaintext);
+}
 
 describe('the vectors are what PROTOCOL.md says, computed otherwise:', () => {
   const mac = hex(derived.macKey);
@@ -160,14 +181,22 @@ describe('the vectors are what PROTOCOL.md says, computed otherwise:', () => {
     const ciphers = new Set(VECTORS.datagrams.map(({ cipher }) => cipher));
     assert.deepEqual([...ciphers].sort(), [1, 2]);
     for (const vector of VECTORS.datagrams) {
-      const counter = BigInt(vector.counter).toString(16).padStart(16, '0');
-      const link = vector.link.toString(16).padStart(2, '0');
-      assert.equal(vector.nonce, '000000' + link + counter, vector.what);
-      const header = `8${vector.epoch}${link}${vector.session}${counter.slice(8)}`;
-      const name = vector.cipher === 1 ? 'aes-256-gcm' : 'chacha20-poly1305';
-      const key = hex(vector.direction === 'client to server' ? handshake.k1 : handshake.k2);
-      const sealed = seal(name, key, hex(vector.nonce), hex(header), hex(vector.plaintext));
+      const header = headerOf(vector, 8);
+      const sealed = sealAs(vector, hex(header), hex(vector.plaintext));
       assert.equal(vector.datagram, header + toHex(sealed), vector.what);
+    }
+  });
+
+  it('datagrams in the clear under both ciphers (§5.6), under nonces of their own', () => {
+    const ciphers = new Set(VECTORS.clear.map(({ cipher }) => cipher));
+    assert.deepEqual([...ciphers].sort(), [1, 2]);
+    for (const vector of VECTORS.clear) {
+      const readable = headerOf(vector, 9) + vector.content;
+      const tag = sealAs(vector, hex(readable), new Uint8Array(0));
+      assert.equal(tag.length, 16);
+      assert.equal(vector.datagram, readable + toHex(tag), vector.what);
+      const isUsed = VECTORS.datagrams.some(({ nonce }) => nonce === vector.nonce);
+      assert.ok(!isUsed, vector.what);
     }
   });
 
@@ -283,6 +312,29 @@ describe('our code agrees with the vectors in', () => {
       const written = new Uint8Array(12);
       writeNonce(written, 0, link, Number(counter));
       assert.equal(toHex(written), nonce, what);
+    }
+  });
+
+  it('datagrams in the clear, both ways', () => {
+    for (const vector of VECTORS.clear) {
+      const { what, epoch, link, session, counter, nonce, content } = vector;
+      const readable = content.length / 2;
+      const slab = new Uint8Array(HEADER_BYTES + readable + TAG_BYTES);
+      writeHeader(slab, 0, epoch | CLEAR_BIT, link, Number.parseInt(session, 16), Number(counter));
+      const sealing = sealTable(1);
+      sealing.sizes[0] = readable;
+      writeNonce(sealing.nonces, 0, link, Number(counter));
+      const key = native.aeadCreate(vector.cipher, keyOf(vector));
+      native.authenticate(key, hex(content), slab, HEADER_BYTES, sealing, 1);
+      assert.equal(toHex(slab), vector.datagram, what);
+      const opening = datagramTable(1);
+      opening.lengths[0] = slab.length;
+      opening.keys[0] = key;
+      opening.clear[0] = 1;
+      opening.nonces.set(hex(nonce));
+      assert.equal(native.open(slab, HEADER_BYTES, opening, 1), 0, what);
+      assert.equal(toHex(slab), vector.datagram, what);
+      native.aeadFree(key);
     }
   });
 

@@ -90,7 +90,9 @@ const outgoing = (tag: number, size = 200): Uint8Array => packet(CLIENT_IP, SERV
 const incoming = (tag: number, size = 200): Uint8Array => packet(SERVER_IP, CLIENT_IP, size, tag);
 const tagOf = (bytes: Uint8Array): number =>
   new DataView(bytes.buffer, bytes.byteOffset).getUint32(20);
-const kinds = (end: SimEnd): string[] => end.events.map((event: TunnelEvent) => event.kind);
+/** Without the attempts, of which there are many. */
+const kinds = (end: SimEnd): string[] =>
+  end.events.map((event: TunnelEvent) => event.kind).filter((kind) => kind !== 'handshake');
 
 /** Sends `count` packets each way, one a millisecond, and says which tags arrived, in order. */
 async function exchange(
@@ -122,6 +124,35 @@ describe('two ends', () => {
     assert.deepEqual(atServer, range(1, 50));
     assert.deepEqual(atClient, range(1, 50));
   });
+
+  const other = Uint8Array.of(10, 42, 42, 1);
+  const none = new Uint8Array(4);
+  const addresses: readonly (readonly [string, Partial<TunnelConfig>, boolean])[] = [
+    ['other addresses', { serverIp: other }, false],
+    ['another address of the client', { clientIp: other }, false],
+    ['no addresses', { serverIp: none, clientIp: none }, true],
+    ['no address of its own', { clientIp: none }, true],
+  ];
+  for (const [what, told, doMatch] of addresses) {
+    it(`${doMatch ? 'connect' : 'do not connect'} when one was told ${what}`, async () => {
+      for (const [server, client] of [
+        [told, {}],
+        [{}, told],
+      ]) {
+        const world = new SimWorld(8);
+        const ends = [
+          world.add('198.51.100.2', 40_000, path()),
+          world.add('203.0.113.1', 443, path()),
+        ];
+        startServer(ends[1], server);
+        startClient(ends[0], ends[1], client);
+        await world.clock.run(5_000);
+        const [event] = ends[0].events.filter(({ kind }) => kind !== 'handshake');
+        if (doMatch) assert.equal(event.kind, 'connected');
+        else assert.deepEqual(event, { kind: 'refused', why: 'addresses-differ' });
+      }
+    });
+  }
 
   it('find the MTU that fits the link', async () => {
     for (const [mtu, expected] of [

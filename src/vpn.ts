@@ -239,6 +239,11 @@ export class Tunnel extends Managed {
 
   private onControl(session: Session, link: Link, slot: number, nowMs: number): void {
     const { inbound } = this;
+    // No end of ours sends control so that others can read it (PROTOCOL §5.6).
+    if (inbound.isClear(slot)) {
+      this.counters.malformed++;
+      return;
+    }
     const { kind, body } = inbound.controlOf(slot);
     if (kind === Control.report) {
       this.reports.receive(body, this.set.byId, nowMs, (about) => this.onReport(about, nowMs));

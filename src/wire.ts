@@ -7,6 +7,8 @@ import { KEY_BYTES, TAG_BYTES } from './crypto.ts';
 export const MessageType = { message1: 0x10, message2: 0x20, cookie: 0x30, version: 0x40 } as const;
 /** A datagram: type in the high nibble, epoch in the low two bits (§4). */
 export const DATAGRAM_TYPE = 0x80;
+/** Makes it the type of one whose packet is in the clear (§5.6). */
+export const CLEAR_BIT = 0x10;
 export const EPOCH_MASK = 0x03;
 
 /* §4: the header of a datagram. */
@@ -72,15 +74,16 @@ export const LINK_SETTINGS_BYTES = 6 + LINK_NAME_BYTES;
 const BACKUP_FLAG = 0x01;
 const WEIGHT_UNIT = 16;
 
+/** `epochBits`: the number of the epoch, with `CLEAR_BIT` for a packet in the clear. */
 export function writeHeader(
   bytes: Uint8Array,
   at: number,
-  epoch: number,
+  epochBits: number,
   link: number,
   session: number,
   counter: number,
 ): void {
-  bytes[at] = DATAGRAM_TYPE | epoch;
+  bytes[at] = DATAGRAM_TYPE | epochBits;
   bytes[at + LINK_AT] = link;
   bytes[at + SESSION_AT] = session >>> 16;
   bytes[at + SESSION_AT + 1] = session >>> 8;
@@ -252,7 +255,13 @@ export interface Payload2 {
   readonly ipv6: boolean;
 }
 
-export const VerdictCode = { accepted: 0, busy: 1, noCommonCipher: 2, addressesDiffer: 3, modesDiffer: 4 } as const;
+export const VerdictCode = {
+  accepted: 0,
+  busy: 1,
+  noCommonCipher: 2,
+  addressesDiffer: 3,
+  modesDiffer: 4,
+} as const;
 
 function writeSession(bytes: Uint8Array, at: number, session: number): void {
   bytes[at] = session >>> 16;

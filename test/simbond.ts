@@ -36,16 +36,19 @@ const BOTH_CIPHERS = 3;
 
 type Aead = Host['aead'];
 
+const copy: Aead['seal'] = (_key, ring, slab, headerBytes, table, count) => {
+  for (let i = 0; i < count; i++) {
+    const from = table.from[i];
+    slab.set(ring.subarray(from, from + table.sizes[i]), table.to[i] + headerBytes);
+  }
+};
+
 /** Leaves the packets as they are: a fifth of the time of a long run is sealing. */
 const COPYING: Aead = {
   aeadCreate: () => 1,
   aeadFree: () => {},
-  seal: (_key, ring, slab, headerBytes, table, count) => {
-    for (let i = 0; i < count; i++) {
-      const from = table.from[i];
-      slab.set(ring.subarray(from, from + table.sizes[i]), table.to[i] + headerBytes);
-    }
-  },
+  seal: copy,
+  authenticate: copy,
   open: () => 0,
 };
 const UDP_IPV4_BYTES = 28;

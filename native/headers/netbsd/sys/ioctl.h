@@ -7,4 +7,6 @@
 
 #include "../../common/ioctl.h"
 
+#define SIOCIFCREATE _IOW('i', 122, struct ifreq)
+
 #endif  // VPN_HEADERS_SYS_IOCTL_H_
