@@ -95,15 +95,23 @@ export class Desk {
     return new Foreground(this.host.start(this.enter(line)));
   }
 
+  /** Copies a file to another host, where nobody else may read it. */
+  copy(path: string, to: Desk): void {
+    to.put(path, readFileSync(this.file(path)));
+  }
+
   /** Puts a file there, of mode 0600 unless it is a program. */
-  put(path: string, text: string, isProgram = false): void {
-    const file = `/proc/${this.pid}/root${path}`;
-    mkdirSync(dirname(file), { recursive: true });
-    writeFileSync(file, text, { mode: isProgram ? 0o755 : 0o600 });
+  put(path: string, text: string | Uint8Array, isProgram = false): void {
+    mkdirSync(dirname(this.file(path)), { recursive: true });
+    writeFileSync(this.file(path), text, { mode: isProgram ? 0o755 : 0o600 });
   }
 
   get(path: string): string {
-    return readFileSync(`/proc/${this.pid}/root${path}`, 'utf8');
+    return readFileSync(this.file(path), 'utf8');
+  }
+
+  private file(path: string): string {
+    return `/proc/${this.pid}/root${path}`;
   }
 
   /** What runs a line there, in a session of its own, as a terminal would. */
