@@ -10,6 +10,11 @@ export function wallMs(): number {
   return Date.now();
 }
 
+/** CLOCK_MONOTONIC in microseconds, for other programs that read the same clock. */
+export function monotonicUs(): bigint {
+  return process.hrtime.bigint() / 1000n;
+}
+
 /** Calls `tick` again and again until the returned function is called. */
 export function every(intervalMs: number, tick: () => void): () => void {
   const timer = setInterval(tick, intervalMs).unref();
