@@ -3,22 +3,26 @@ import type { ControlActions } from './daemon/daemon.ts';
 import type { LinkRequest } from './daemon/protocol.ts';
 import type { LinkSettings } from './peering.ts';
 import { Failure } from './report.ts';
-import type { Ways } from './uplinks.ts';
 import type { Tunnel } from './vpn.ts';
 
 export interface ActionDeps {
   readonly tunnel: Tunnel;
-  readonly ways: Ways;
-  /** undefined without a configuration file. */
-  readonly reload: (() => Promise<readonly string[]>) | undefined;
+  /** Keeps the socket of a link closed, or lets it be opened again. Throws a `Failure`. */
+  readonly hold: (place: number, isHeld: boolean) => Promise<void>;
+  /** Opens all sockets that there can be anew. */
+  readonly reopen: () => void;
+  /** Throws a `Failure`. */
+  readonly reload: () => Promise<readonly string[]>;
   /** As a signal does. */
   readonly stop: () => void;
 }
 
-export function controlActions({ tunnel, ways, reload, stop }: ActionDeps): ControlActions {
+export function controlActions(deps: ActionDeps): ControlActions {
+  const { tunnel, hold, reopen, reload, stop } = deps;
   return {
     reset: () => {
       tunnel.reset();
+      reopen();
       return Promise.resolve(['a new handshake is under way']);
     },
     link: async (name, change) => {
@@ -35,17 +39,10 @@ export function controlActions({ tunnel, ways, reload, stop }: ActionDeps): Cont
         throw new Failure(`link "${name}"`, why, 'change it on the client');
       }
       tunnel.setLink(place, changed(settings, change));
-      if (change.state !== undefined) {
-        ways.hold(place, change.state === 'down');
-        await ways.settle();
-      }
+      if (change.state !== undefined) await hold(place, change.state === 'down');
       return [];
     },
-    reload: async () => {
-      if (reload !== undefined) return await reload();
-      const why = 'this instance was started without a configuration file';
-      throw new Failure('cannot reload', why, 'start it with --config, or restart it');
-    },
+    reload,
     // The answer goes first.
     stop: () => void setImmediate(stop),
   };

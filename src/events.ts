@@ -1,8 +1,8 @@
 /** What a user reads of a running tunnel: the line of each of its events. */
-import type { Config } from './config.ts';
+import type { ClientConfig, Config } from './config.ts';
 import type { TunnelEvent } from './host.ts';
 import { Cipher } from './native.ts';
-import { log, verbose } from './report.ts';
+import { log, verbose, warn } from './report.ts';
 
 const CIPHER_NAMES: Readonly<Record<number, string>> = {
   [Cipher.aes256Gcm]: 'AES-256-GCM',
@@ -19,7 +19,29 @@ const REFUSALS = {
 export function waitingFor(config: Config): string {
   return config.role === 'server'
     ? `waiting for the client on UDP port ${config.listen.map(({ port }) => port).join(', ')}`
-    : `connecting to ${config.server}, UDP port ${config.port}`;
+    : `connecting to ${serverText(config)}`;
+}
+
+/** Where a client looks for its server: each host once, with the ports of all links to it. */
+function serverText({ server, port, links }: ClientConfig): string {
+  const remotes = links.map(({ remote }) => remote ?? { host: server, port });
+  return [...new Set(remotes.map(({ host }) => host))]
+    .map((host) => {
+      const ports = remotes.filter((remote) => remote.host === host).map((remote) => remote.port);
+      return `${host}, UDP port ${[...new Set(ports)].join(', ')}`;
+    })
+    .join('; ');
+}
+
+/** What a user should know of an end that has started. */
+export function warnAtStart({ isCleartext }: Config): void {
+  if (!isCleartext) return;
+  const why = 'cleartext_data asks for it, and whoever sees a link reads the packets';
+  warn(
+    'data goes in the clear',
+    why,
+    'take it out on both ends unless all data is encrypted already',
+  );
 }
 
 /** The line of an event; details only with -v. */
@@ -55,11 +77,14 @@ export function say(event: TunnelEvent, config: Config): void {
     case 'moved':
       log(`${peer} moved to ${event.endpoint}`);
       break;
+    case 'handshake':
+      verbose('protocol', `handshake for ${event.isRekey ? 'new keys' : 'a session'}`);
+      break;
     case 'rekeyed':
-      verbose(`new keys (epoch ${event.epoch})`);
+      verbose('protocol', `new keys (epoch ${event.epoch})`);
       break;
     case 'tun-mtu':
-      verbose(`MTU of the tunnel: ${event.mtu}`);
+      verbose('tuntap', `MTU of the tunnel: ${event.mtu}`);
       break;
     case 'tun-lost':
       break;
@@ -70,6 +95,6 @@ function silenceLine(config: Config, forMs: number): string {
   const seconds = Math.round(forMs / 1000);
   return config.role === 'server'
     ? `nothing from the client for ${seconds} s; waiting`
-    : `no reply from ${config.server}, UDP port ${config.port}, for ${seconds} s; check that vpn ` +
+    : `no reply from ${serverText(config)}, for ${seconds} s; check that vpn ` +
         'runs there, that the port is open, and that both keys match; trying on';
 }

@@ -23,6 +23,7 @@ function bed(...ports: readonly number[]) {
     linkDown: (index) => told.push(`down ${index}`),
     dropLink: (index) => told.push(`drop ${index}`),
     removeLink: (index) => told.push(`remove ${index}`),
+    settled: () => Promise.resolve(),
     addLink: () => {
       told.push(`add ${listeners.open(listeners.configs.length - 1)}`);
       return listeners.configs.length - 1;

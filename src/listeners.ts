@@ -81,6 +81,7 @@ export class Listeners implements Ways {
 
   async settle(): Promise<void> {
     let failed: unknown;
+    await this.#tunnel?.settled();
     for (const index of [...this.#closed]) {
       if (this.#held.has(index)) continue;
       this.#closed.delete(index);
@@ -93,7 +94,6 @@ export class Listeners implements Ways {
       }
     }
     if (failed !== undefined) throw failed;
-    return Promise.resolve();
   }
 }
 

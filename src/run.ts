@@ -3,10 +3,13 @@
  * puts the host back whatever ends it.
  */
 import { withNativeCode } from './assets.ts';
-import { startFilters } from './conf/reload.ts';
+import type { DaemonConfig } from './conf/config.ts';
+import type { ConfigFile } from './conf/start.ts';
 import type { CleanupConfig, Config } from './config.ts';
+import { compileFilters } from './filters.ts';
 import { guardHost } from './guard.ts';
 import { loadNative, type Native } from './native.ts';
+import { takeNotifier } from './notify.ts';
 import { thisPlatform } from './os.ts';
 import {
   EXIT_FAILURE,
@@ -20,30 +23,34 @@ import {
 } from './report.ts';
 import { hostRunner } from './rules.ts';
 import { Running } from './running.ts';
-import type { FromFile } from './running.ts';
 import { codeOf, onRouteChanges } from './runtime.ts';
 import { forgetDead } from './daemon/instances.ts';
-import { cleanUp as cleanUpHost, plan, planCleanUp, prepareHost } from './setup.ts';
+import { cleanUp as cleanUpHost, plan, planCleanUp, prepareHost, settleDead } from './setup.ts';
 import type { HostDeps } from './setup.ts';
 import { addressesOf, firstEndpoints, hostSettings, innerAddresses } from './startup.ts';
 
 /** SIGHUP is another where there is a configuration file. */
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
-/** Runs until a signal (exit status 0) or a failure (1). `key` is borrowed until the promise settles. */
+/**
+ * Runs until a signal (exit status 0) or a failure (1). `key` is borrowed until the promise settles. `file` is
+ * what can be read again.
+ */
 export async function run(
   config: Config,
+  daemon: DaemonConfig,
   key: Uint8Array,
-  fromFile: FromFile | undefined = undefined,
+  file: ConfigFile | undefined,
 ): Promise<number> {
   const native = withNativeCode('vpn.node', loadNative);
+  const notifier = takeNotifier(native, process.env, process.pid);
   const deps = hostDeps(native, config.stateDir);
-  const daemon = fromFile?.daemon;
   const inner = innerAddresses(config, daemon, key);
-  const known = await firstEndpoints(config);
+  if (!config.dryRun) await settleDead(deps);
+  const known = await firstEndpoints(config, native);
   const servers = addressesOf(known);
-  const runner = hostRunner(deps.path, verbose);
-  const filters = await startFilters(daemon?.filters ?? config.filters, runner);
+  const runner = hostRunner(deps.path, deps.log);
+  const filters = await compileFilters(daemon.filters, runner, config.tuntap);
   if (config.dryRun) {
     const settings = { ...hostSettings(config, daemon, inner, config.tun || 'tun0'), servers };
     const lines = await plan(settings, deps);
@@ -51,9 +58,10 @@ export async function run(
     return EXIT_SUCCESS;
   }
   const device = openTun(native, config);
-  const guard = guardHost(fromFile === undefined ? [...STOP_SIGNALS, 'SIGHUP'] : STOP_SIGNALS);
+  verbose('tuntap', `opened ${device.name} (${config.tuntap})`);
+  const guard = guardHost(file === undefined ? [...STOP_SIGNALS, 'SIGHUP'] : STOP_SIGNALS);
   let running: Running | undefined;
-  if (fromFile !== undefined) process.on('SIGHUP', () => running?.hangUp());
+  if (file !== undefined) process.on('SIGHUP', () => running?.hangUp());
   const settings = { ...hostSettings(config, daemon, inner, device.name), servers };
   const setup = await prepareHost(settings, deps);
   guard.protect(setup);
@@ -61,16 +69,19 @@ export async function run(
   running = new Running({
     native,
     config,
-    fromFile,
+    daemon,
+    file,
     key,
     device,
     setup,
     filters,
     runner,
     known,
+    notifier,
     stop,
   });
   let stopWatching = (): void => {};
+  let stopBeating = (): void => {};
   let status = EXIT_SUCCESS;
   let cause = 'asked to stop';
   try {
@@ -83,12 +94,15 @@ export async function run(
     await setup.reach(servers);
     const stopped = new Promise<void>((done) => guard.onStop(done));
     await running.start();
+    stopBeating = notifier.watch(() => running?.isWell === true);
     await Promise.race([stopped, running.failed]);
   } catch (error) {
     status = fail(error);
     cause = reason(error);
   }
   stopWatching();
+  stopBeating();
+  notifier.stopping(cause);
   await running.close(cause);
   if (!(await setup.undo())) status = EXIT_FAILURE;
   guard.release();
@@ -114,11 +128,12 @@ export async function cleanUp(config: CleanupConfig): Promise<number> {
 }
 
 function hostDeps(native: Native, journalDir: string): HostDeps {
-  return { native, journalDir, path: process.env.PATH ?? '', log: verbose, warn: warnLine };
+  const path = process.env.PATH ?? '';
+  return { native, journalDir, path, log: (line) => verbose('privsep', line), warn: warnLine };
 }
 
 function warnLine(line: string): void {
-  log(`warning: ${line}`);
+  log(line, 'warning');
 }
 
 function openTun(
@@ -129,15 +144,24 @@ function openTun(
   if (platform === undefined) {
     throw new Failure('this system', 'not supported yet', 'see the platforms in the README');
   }
+  const { tuntap } = config;
+  const place = platform[tuntap];
+  if (place === undefined) {
+    throw new Failure('tuntap "tap"', 'this system has no such device', 'write tuntap = "tun"');
+  }
   try {
-    return platform.tunCreate(native, config.tun, config.offload);
+    return platform.tunCreate(native, config.tun, config.offload, tuntap === 'tap');
   } catch (error) {
-    const { file, remedy } = platform.tun;
+    const { file, remedy } = place;
     const what = `cannot open ${file}`;
     switch (codeOf(error)) {
       case 'EBUSY':
       case 'EEXIST':
-        throw new Failure(`tun device "${config.tun}"`, 'in use', 'give another name, or auto');
+        throw new Failure(
+          `${tuntap} device "${config.tun}"`,
+          'in use',
+          'give another name, or auto',
+        );
       case 'ENOENT':
       case 'ENODEV':
       case 'ENXIO':

@@ -9,7 +9,7 @@ import { random } from './crypto.ts';
 import type { Host, LinkSocket, Tun, TunnelEvent } from './host.ts';
 import type { Snapshot } from './linkwatch.ts';
 import { PollEvent, type Handle, type Native } from './native.ts';
-import { Failure, reason } from './report.ts';
+import { Failure, reason, verbose } from './report.ts';
 
 /**
  * Room for a burst while the loop is elsewhere: at 5 Gbit/s 4 MiB are 6 ms. The kernel charges what
@@ -54,9 +54,11 @@ export function makeHost(options: RuntimeOptions, onTimer: () => void): Host {
     tun: options.tun,
     openLink: (index, onReadable, onWritable) => {
       const handle = options.openSocket(index);
-      return handle === undefined
-        ? undefined
-        : nativeSocket(native, handle, onReadable, onWritable);
+      const what = `socket of link ${index}`;
+      verbose('net', handle === undefined ? `${what}: not there now` : `${what}: opened`);
+      if (handle === undefined) return undefined;
+      const closed = (): void => verbose('net', `${what}: closed`);
+      return nativeSocket(native, handle, onReadable, onWritable, closed);
     },
     resolve: options.resolve,
     report: options.report,
@@ -152,6 +154,7 @@ function nativeSocket(
   handle: Handle,
   onReadable: () => void,
   onWritable: () => void,
+  closed: () => void,
 ): LinkSocket {
   let watched = 0;
   const onReady = (events: number): void => {
@@ -173,8 +176,10 @@ function nativeSocket(
       native.poll(handle, events, onReady);
     },
     close: () => {
-      if (isOpen) native.close(handle);
+      if (!isOpen) return;
       isOpen = false;
+      native.close(handle);
+      closed();
     },
   };
 }
@@ -196,14 +201,16 @@ export interface Binding {
  * Undefined where there is no such interface or address now. Throws a `Failure`.
  */
 export function openLinkSocket(native: Native, binding: Binding): Handle | undefined {
-  const { address } = binding;
-  const open = (family: 4 | 6): Handle =>
-    native.udpOpen({
-      ...binding,
-      family,
-      dualStack: address === '',
-      bufferBytes: SOCKET_BUFFER_BYTES,
-    }).handle;
+  const { address, device, port, mark } = binding;
+  const open = (family: 4 | 6): Handle => {
+    const dualStack = address === '';
+    const bufferBytes = SOCKET_BUFFER_BYTES;
+    const { handle } = native.udpOpen({ ...binding, family, dualStack, bufferBytes });
+    const where = `${address || 'any address'}, ${port === 0 ? 'any port' : `port ${port}`}`;
+    const how = `${device === '' ? '' : `, ${device}`}${mark === 0 ? '' : `, mark ${mark}`}`;
+    verbose('net', `bound to ${where}${how}`);
+    return handle;
+  };
   try {
     if (address !== '') return open(isIP(address) === 4 ? 4 : 6);
     try {

@@ -1,27 +1,27 @@
-/** What runs beside the tunnel (daemon/daemon.ts), as a configuration asks for it. */
+/** What runs beside the tunnel (daemon/daemon.ts), as a configuration asks for it: in the worker. */
 import type { DaemonConfig } from './conf/config.ts';
 import type { Config } from './config.ts';
-import { MAX_TUN_MTU } from './constants.ts';
 import { startDaemonServices } from './daemon/daemon.ts';
 import type { ControlActions, DaemonServices } from './daemon/daemon.ts';
-import type { HookSettings } from './daemon/hooks.ts';
+import type { LoggedEvent } from './daemon/eventlog.ts';
+import type { HookCall } from './daemon/hooks.ts';
 import { snapshot } from './daemon/snapshot.ts';
-import type { LinkBinding } from './daemon/status.ts';
-import { Listeners } from './listeners.ts';
+import { mlvpnState } from './daemon/status.ts';
+import type { About, LinkBinding, TunnelStatus } from './daemon/status.ts';
 import type { Native } from './native.ts';
-import type { Uplinks } from './uplinks.ts';
+import type { Start } from './privsep/messages.ts';
+import { instanceName } from './startup.ts';
 import { VERSION } from './version.ts';
 import type { Tunnel } from './vpn.ts';
 
 export interface ServiceOptions {
   readonly native: Native;
-  readonly config: Config;
-  /** undefined without a configuration file. */
-  readonly daemon: DaemonConfig | undefined;
-  readonly device: string;
+  readonly start: Start;
   readonly tunnel: Tunnel;
-  readonly ways: Uplinks | Listeners;
+  readonly bindingOf: (place: number) => LinkBinding;
   readonly actions: ControlActions;
+  readonly onHooks: (calls: readonly HookCall[]) => void;
+  readonly onLogged: (event: LoggedEvent) => void;
 }
 
 /** MLVPN's default, where nothing else is known. */
@@ -29,68 +29,76 @@ const TIMEOUT_SECONDS = 60;
 
 /** Throws a `Failure`. */
 export async function startServices(options: ServiceOptions): Promise<DaemonServices> {
-  const { native, config, daemon, device, tunnel, ways, actions } = options;
-  // The name of a device is free for no other instance here.
-  const name = daemon?.name ?? (config.name || device);
-  const setsAddresses = daemon?.setsAddresses !== false;
-  if (daemon !== undefined && !daemon.naturalTitle) process.title = `vpn: ${name}`;
+  const { native, start, tunnel, bindingOf, actions, onHooks, onLogged } = options;
+  const { config, daemon, device, pid } = start;
+  const name = instanceName(daemon, device);
+  let title = '';
+  const showTitle = (status: TunnelStatus): void => {
+    const shown = titleOf(name, status);
+    if (shown !== title) process.title = shown;
+    title = shown;
+  };
   return await startDaemonServices({
     native,
     stateDir: config.stateDir,
     about: {
       name,
       version: VERSION,
-      pid: process.pid,
+      pid,
       device,
-      deviceType: 'tun',
-      localIp: setsAddresses ? config.localIp : '',
-      peerIp: setsAddresses ? config.peerIp : '',
-      isCleartext: false,
+      deviceType: config.tuntap,
+      ...innerAddresses(config, daemon),
+      isCleartext: config.isCleartext,
       timeoutSeconds: timeoutOf(daemon),
-      bindingOf: (place) => bindingOf(ways, place),
+      bindingOf,
     },
-    controlPath: daemon?.controlPath ?? '',
+    controlPath: daemon.controlPath,
     http: httpOf(daemon),
-    hook: daemon === undefined ? undefined : hookOf(daemon, device),
+    hooks: start.hasHooks ? { add: onHooks, close: () => Promise.resolve() } : undefined,
     snapshot: () => snapshot(tunnel.parts, tunnel.host.nowMs()),
     actions,
-    cause: 'started by hand',
+    cause: start.cause,
+    earlier: start.earlier,
+    startedMs: start.startedMs,
+    onLogged,
+    ...(daemon.naturalTitle ? {} : { onLook: showTitle }),
   });
 }
 
-function timeoutOf(daemon: DaemonConfig | undefined): number {
-  const longest = Math.max(0, ...(daemon?.links ?? []).map(({ timeoutMs }) => timeoutMs));
+/** Where a script sets them, those that the file hands it; '' for what it does not. */
+function innerAddresses(
+  { localIp, peerIp }: Config,
+  { setsAddresses, scriptEnvironment }: DaemonConfig,
+): Pick<About, 'localIp' | 'peerIp'> {
+  if (setsAddresses) return { localIp, peerIp };
+  const { IP4 = '', IP4_GATEWAY = '' } = scriptEnvironment;
+  return { localIp: IP4.split('/')[0], peerIp: IP4_GATEWAY };
+}
+
+/** As MLVPN's: a link that works behind @, one that is slow or loses too much behind ~, another behind !. */
+function titleOf(name: string, status: TunnelStatus): string {
+  const marks = status.links.map((link) => {
+    switch (mlvpnState(link, status)) {
+      case 'connected':
+        return ` @${link.name}`;
+      case 'lossy link':
+      case 'slow link':
+        return ` ~${link.name}`;
+      default:
+        return ` !${link.name}`;
+    }
+  });
+  return `vpn: ${name}${marks.join('')}`;
+}
+
+function timeoutOf(daemon: DaemonConfig): number {
+  const longest = Math.max(0, ...daemon.links.map(({ timeoutMs }) => timeoutMs));
   return longest === 0 ? TIMEOUT_SECONDS : longest / 1000;
 }
 
 function httpOf(
-  daemon: DaemonConfig | undefined,
+  daemon: DaemonConfig,
 ): { readonly host: string; readonly port: number } | undefined {
-  if (daemon === undefined || daemon.controlPort === 0) return undefined;
+  if (daemon.controlPort === 0) return undefined;
   return { host: daemon.controlAddress, port: daemon.controlPort };
-}
-
-function hookOf(daemon: DaemonConfig, device: string): HookSettings | undefined {
-  if (daemon.statuscommand === '') return undefined;
-  const { scriptEnvironment: variables } = daemon;
-  return {
-    command: daemon.statuscommand,
-    device,
-    ip4: variables.IP4,
-    ip6: variables.IP6,
-    ip4Gateway: variables.IP4_GATEWAY,
-    ip6Gateway: variables.IP6_GATEWAY,
-    ip4Routes: variables.IP4_ROUTES,
-    ip6Routes: variables.IP6_ROUTES,
-    mtu: daemon.mostMtu === 0 ? MAX_TUN_MTU : daemon.mostMtu,
-  };
-}
-
-function bindingOf(ways: Uplinks | Listeners, place: number): LinkBinding {
-  if (ways instanceof Listeners) {
-    const { address = '', port = 0 } = ways.configs[place] ?? {};
-    return { device: '', address, port };
-  }
-  const { device = '', address = '', localPort: port = 0 } = ways.configs[place] ?? {};
-  return { device, address, port };
 }

@@ -24,7 +24,7 @@ const OWNERS: readonly (readonly [string, RegExp, readonly string[]])[] = [
   ],
   ['stderr is written', /\bconsole\.|process\.stderr/, ['report.ts']],
   ['stdout is written', /process\.stdout/, ['daemon/terminal.ts']],
-  ['programs are run', /child_process/, ['rules.ts', 'daemon/programs.ts']],
+  ['programs are run', /child_process/, ['rules.ts', 'daemon/programs.ts', 'privsep/process.ts']],
   ['native code is loaded', /process\.dlopen/, ['native.ts', 'assets.ts']],
   ['the process is ended', /process\.exit\b/, ['main.ts', 'guard.ts']],
   ['libsodium is called', /from 'sodium-native'/, ['crypto.ts']],

@@ -1,17 +1,21 @@
 /** What a configuration means for the host and for the tunnel. Looks at names only (`firstEndpoints`). */
 import { formatIp, formatRemote, parseIp } from './address.ts';
 import type { DaemonConfig } from './conf/config.ts';
+import { networkOf } from './conf/values.ts';
 import type { CipherChoice, Config } from './config.ts';
 import { MAX_TUN_MTU, MIN_TUN_MTU } from './constants.ts';
+import type { HookSettings } from './daemon/hooks.ts';
 import type { Network } from './inner.ts';
 import { MOST_LINKS } from './linkconfig.ts';
 import type { LinkConfig } from './linkconfig.ts';
 import { Cipher, type Native } from './native.ts';
+import { onLink } from './onlink.ts';
+import { FIRST_NUMBER } from './numbers.ts';
 import { thisPlatform } from './os.ts';
-import { PLAIN_LINK, type LinkSettings, type TunnelConfig } from './peering.ts';
+import type { LinkSettings, TunnelConfig } from './peering.ts';
 import { Failure } from './report.ts';
-import { resolveName } from './resolve.ts';
-import type { HostSettings, HostSetup } from './setup.ts';
+import { resolveOutside } from './resolve.ts';
+import type { HostSettings } from './setup.ts';
 import { Mode } from './wire.ts';
 import { innerIpv6, sharedKeys } from './sharedkey.ts';
 
@@ -31,18 +35,26 @@ export interface InnerAddresses {
   readonly clientIp6: Uint8Array;
 }
 
-/** `daemon` is what only a configuration file has, if there is one. */
+/** Of an end whose script sets them: it may set others than the other end was told, as in MLVPN. */
+const UNTOLD: InnerAddresses = {
+  serverIp: new Uint8Array(4),
+  clientIp: new Uint8Array(4),
+  serverIp6: new Uint8Array(16),
+  clientIp6: new Uint8Array(16),
+};
+
 export function innerAddresses(
   config: Config,
-  daemon: DaemonConfig | undefined,
+  daemon: DaemonConfig,
   key: Uint8Array,
 ): InnerAddresses {
+  if (daemon.setsAddresses === false) return UNTOLD;
   const isServer = config.role === 'server';
   const serverIp = parseIp(isServer ? config.localIp : config.peerIp)!;
   const clientIp = parseIp(isServer ? config.peerIp : config.localIp)!;
   const { server, client } = innerIpv6(key, serverIp, clientIp);
-  const local = parseIp(daemon?.innerIpv6.local ?? '');
-  const peer = parseIp(daemon?.innerIpv6.peer ?? '');
+  const local = parseIp(daemon.innerIpv6.local ?? '');
+  const peer = parseIp(daemon.innerIpv6.peer ?? '');
   if (local === undefined || peer === undefined) {
     return { serverIp, clientIp, serverIp6: server, clientIp6: client };
   }
@@ -53,32 +65,64 @@ export function innerAddresses(
 
 export function hostSettings(
   config: Config,
-  daemon: DaemonConfig | undefined,
+  daemon: DaemonConfig,
   inner: InnerAddresses,
   tun: string,
 ): HostSettings {
   const isServer = config.role === 'server';
   const server = formatIp(inner.serverIp6);
   const client = formatIp(inner.clientIp6);
-  const mtu = config.mtu === 0 ? MIN_TUN_MTU : config.mtu;
-  const isByScript = daemon?.setsAddresses === false;
+  const mtu = fixedMtu(config, daemon) || MIN_TUN_MTU;
+  const isByScript = daemon.setsAddresses === false;
+  const localIp6 = isServer ? server : client;
+  const peerIp6 = isServer ? client : server;
   return {
     role: config.role,
     tun,
     localIp: isByScript ? '' : config.localIp,
     peerIp: isByScript ? '' : config.peerIp,
-    localIp6: isByScript ? '' : isServer ? server : client,
-    peerIp6: isByScript ? '' : isServer ? client : server,
+    localIp6: isByScript ? '' : localIp6,
+    peerIp6: isByScript ? '' : peerIp6,
     mtu,
     defaultRoutes: config.defaultRoutes,
     routes: config.routes,
+    allow: config.allow,
+    proxyArp: config.proxyArp,
+    ...(config.tuntap === 'tap' ? ethernet(config, daemon, localIp6, peerIp6) : {}),
     mark: config.mark,
     table: config.table,
     externalIp: config.role === 'server' ? config.externalIp : '',
     gateway: config.role === 'client' ? config.gateway : '',
     port: config.port,
-    ...(config.role === 'client' ? hostLinks(config.links, daemon !== undefined) : {}),
+    killSwitch: config.killSwitch,
+    dns: config.dns,
+    ...(config.role === 'client' ? hostLinks(config.links, daemon.mayGrow) : {}),
   };
+}
+
+/** What is different for a tap: the network that an address brings along needs no route. */
+function ethernet(
+  { localIp, peerIp, routes }: Config,
+  daemon: DaemonConfig,
+  localIp6: string,
+  peerIp6: string,
+): Pick<HostSettings, 'onLink' | 'routes'> {
+  if (daemon.setsAddresses === false) return { onLink: { ip4: '', ip6: '' }, routes };
+  const { IP4 = '', IP6 = '' } = daemon.scriptEnvironment;
+  const onLinkHere = { ip4: onLink(localIp, peerIp, IP4), ip6: onLink(localIp6, peerIp6, IP6) };
+  const own = Object.values(onLinkHere).map(networkOf);
+  return { onLink: onLinkHere, routes: routes.filter((route) => !own.includes(route)) };
+}
+
+/**
+ * 0 where the MTU follows the links. Where a script makes a tap part of an Ethernet, nobody on it could be
+ * told of a smaller one: what does not fit a link goes in two halves.
+ */
+function fixedMtu(config: Config, daemon: DaemonConfig): number {
+  if (config.mtu !== 0 || config.tuntap === 'tun' || daemon.setsAddresses !== false) {
+    return config.mtu;
+  }
+  return daemon.mostMtu || MAX_TUN_MTU;
 }
 
 /**
@@ -101,50 +145,59 @@ function hostLinks(
 /** What the tunnel is told of each link that there is at first. */
 export function linkSettings(
   config: Config,
-  daemon: DaemonConfig | undefined,
+  daemon: DaemonConfig,
   uplinks: readonly LinkConfig[],
 ): readonly LinkSettings[] {
-  if (daemon !== undefined) return daemon.links;
-  // The client says what its links are called.
-  return config.role === 'client' ? uplinks : config.listen.map(() => PLAIN_LINK);
+  // Also those that "auto" has found.
+  if (config.role === 'client') return uplinks;
+  return daemon.links;
 }
 
 export function tunnelConfig(
   config: Config,
-  daemon: DaemonConfig | undefined,
+  daemon: DaemonConfig,
   native: Native,
   key: Uint8Array,
-  setup: HostSetup,
+  ipv6Leaves: boolean,
   links: readonly LinkSettings[],
 ): TunnelConfig {
   const inner = innerAddresses(config, daemon, key);
-  const networks = config.routes.map((route): Network => {
-    const [address, bits] = route.split('/');
-    return { address: parseIp(address)!, bits: Number(bits) };
-  });
-  // A client has packets from anywhere behind its server; what is behind a script nobody knows.
-  const isAnywhere = config.role === 'client' || daemon?.setsAddresses === false;
   return {
     role: config.role,
     keys: sharedKeys(key),
     serverIp: inner.serverIp,
     clientIp: inner.clientIp,
-    modes: (config.isCleartext ? Mode.cleartext : 0) | (config.tuntap === 'tap' ? Mode.ethernet : 0),
+    modes:
+      (config.isCleartext ? Mode.cleartext : 0) | (config.tuntap === 'tap' ? Mode.ethernet : 0),
     ciphers: cipherBits(config.cipher, native),
-    ipv6: setup.ipv6Leaves,
-    mtu: config.mtu,
-    mostMtu: daemon === undefined || daemon.mostMtu === 0 ? MAX_TUN_MTU : daemon.mostMtu,
+    ipv6: ipv6Leaves,
+    mtu: fixedMtu(config, daemon),
+    mostMtu: daemon.mostMtu === 0 ? MAX_TUN_MTU : daemon.mostMtu,
     rekeyAfterMs: config.rekeyAfterMs,
-    sources: isAnywhere
-      ? undefined
-      : [
-          { address: inner.clientIp, bits: 32 },
-          { address: inner.clientIp6, bits: 128 },
-          ...networks,
-        ],
+    sources: sourcesOf(config, daemon, inner),
     links,
     realtime: config.realtime,
   };
+}
+
+/** Where packets of the peer's may come from; undefined: anywhere. */
+export function sourcesOf(
+  { role, tuntap, routes }: Config,
+  daemon: DaemonConfig,
+  inner: InnerAddresses,
+): readonly Network[] | undefined {
+  // A client has packets from anywhere behind its server; what is behind a script, or on an Ethernet, nobody
+  // knows.
+  if (role === 'client' || !daemon.setsAddresses || tuntap === 'tap') return undefined;
+  const networks = routes.map((route): Network => {
+    const [address, bits] = route.split('/');
+    return { address: parseIp(address)!, bits: Number(bits) };
+  });
+  return [
+    { address: inner.clientIp, bits: 32 },
+    { address: inner.clientIp6, bits: 128 },
+    ...networks,
+  ];
 }
 
 /** Where a link finds the server: `host port`. */
@@ -154,17 +207,20 @@ export function remoteOf(config: Config, { remote }: LinkConfig): string {
 }
 
 /**
- * The endpoints of each remote. At the very start nothing is in the way of the system's resolver, and a
- * name that does not resolve is mistyped more often than not: a `Failure`.
+ * The endpoints of each remote. At the very start nothing is in the way of the resolver but the kill switch of an
+ * earlier run, which lets our own queries through where `native` can mark them; so a name that does not resolve
+ * is mistyped more often than not: a `Failure`.
  */
 export async function firstEndpoints(
   config: Config,
+  native: Native,
 ): Promise<ReadonlyMap<string, readonly Uint8Array[]>> {
   const known = new Map<string, readonly Uint8Array[]>();
   if (config.role === 'server') return known;
   for (const remote of new Set(config.links.map((link) => remoteOf(config, link)))) {
     const [host, port] = remote.split(' ');
-    const endpoints = await resolveName(host, Number(port));
+    const mark = config.mark || FIRST_NUMBER;
+    const endpoints = await resolveOutside(native, host, Number(port), mark);
     known.set(remote, endpoints);
     if (endpoints.length > 0) continue;
     const what = `cannot resolve "${host}"`;
@@ -175,4 +231,26 @@ export async function firstEndpoints(
 
 export function addressesOf(known: ReadonlyMap<string, readonly Uint8Array[]>): readonly string[] {
   return [...new Set([...known.values()].flat().map(formatRemote))];
+}
+
+/** The name of a device is free for no other instance in its network namespace. */
+export function instanceName(daemon: DaemonConfig, device: string): string {
+  return daemon.name || device;
+}
+
+/** What the status script is told; undefined where there is none. */
+export function hookSettings(daemon: DaemonConfig, device: string): HookSettings | undefined {
+  if (daemon.statuscommand === '') return undefined;
+  const { scriptEnvironment: variables } = daemon;
+  return {
+    command: daemon.statuscommand,
+    device,
+    ip4: variables.IP4,
+    ip6: variables.IP6,
+    ip4Gateway: variables.IP4_GATEWAY,
+    ip6Gateway: variables.IP6_GATEWAY,
+    ip4Routes: variables.IP4_ROUTES,
+    ip6Routes: variables.IP6_ROUTES,
+    mtu: daemon.mostMtu === 0 ? MAX_TUN_MTU : daemon.mostMtu,
+  };
 }

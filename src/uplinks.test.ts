@@ -60,6 +60,7 @@ class World {
       linkUp: (index) => this.open(index),
       dropLink: (index) => this.told.push(`drop ${index}`),
       removeLink: (index) => this.told.push(`remove ${index}`),
+      settled: () => Promise.resolve(),
       linkDown: (index) => this.told.push(`down ${index}`),
       addLink: (settings) => {
         this.told.push(`add ${settings.name}`);

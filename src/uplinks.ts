@@ -21,6 +21,8 @@ export interface LinkedTunnel {
   /** Closes a link that leads elsewhere from now on, or is none any more. */
   dropLink(index: number): void;
   removeLink(index: number): void;
+  /** Resolves when all that was asked for is done: an address that a link had is free then. Never rejects. */
+  settled(): Promise<void>;
 }
 
 /** The links of a running instance, as its configuration may change them (reload.ts). */
@@ -100,10 +102,10 @@ export class Uplinks implements Ways {
     this.#tunnel = tunnel;
     this.configs.forEach((link, index) => {
       if (this.#watch.isPresent(index)) return;
-      log(`warning: ${this.#nameOf(link)}: ${this.#whyAbsent(link)}; used once that changes`);
+      log(`${this.#nameOf(link)}: ${this.#whyAbsent(link)}; used once that changes`, 'warning');
     });
     if (this.isBound && this.configs.length === 0)
-      log('warning: no interface has a default route; waiting for one');
+      log('no interface has a default route; waiting for one', 'warning');
   }
 
   add(config: Config, from: number): number | undefined {
@@ -147,7 +149,7 @@ export class Uplinks implements Ways {
 
   async settle(): Promise<void> {
     if (this.isBound) await this.follow();
-    else this.#raise();
+    else await this.#raise();
   }
 
   /** Interfaces, addresses or routes have just changed: what is gone must not be sent to any more. */
@@ -173,21 +175,22 @@ export class Uplinks implements Ways {
       this.#isAskedAgain = false;
       const exits = await this.#deps.setup.followLinks();
       if (this.#adopt(exits)) this.#isAskedAgain = true;
-      else this.#raise();
+      else await this.#raise();
     }
     this.#isFollowing = false;
   }
 
   /** Its routes are there: the tunnel may open its socket. */
-  #raise(): void {
+  async #raise(): Promise<void> {
     if (this.#tunnel === undefined) return;
+    await this.#tunnel.settled();
     const { lost, found } = this.#watch.observe(this.#deps.observe());
     for (const index of lost) this.#tunnel.linkDown(index);
     for (const index of found) {
       try {
         this.#tunnel.linkUp(index);
       } catch (error) {
-        log(`warning: ${this.#nameOf(this.configs[index])}: ${reason(error)}`);
+        log(`${this.#nameOf(this.configs[index])}: ${reason(error)}`, 'warning');
       }
       if (this.#watch.isOpen(index)) log(`${this.#nameOf(this.configs[index])}: there`);
     }
@@ -209,7 +212,7 @@ export class Uplinks implements Ways {
     for (const device of news) {
       const link = { ...auto, name: device, device, isAuto: false };
       if (this.#deps.setup.addLink(link) === undefined) {
-        if (!this.#isFullSaid) log(`warning: link ${device}: too many links; not used`);
+        if (!this.#isFullSaid) log(`link ${device}: too many links; not used`, 'warning');
         this.#isFullSaid = true;
         break;
       }

@@ -11,6 +11,8 @@ export interface Output {
 
 const POLL_MS = 50;
 const RUN_TIMEOUT_MS = 20_000;
+/** What the tests themselves are run with is not for what they test. */
+const { NODE_OPTIONS: _, NODE_COMPILE_CACHE: _cache, ...INHERITED } = process.env;
 
 /** Waits until `probe` returns something other than undefined or false, and returns that. */
 export async function until<T>(
@@ -31,7 +33,7 @@ export async function until<T>(
 export const pass = (ms: number): Promise<void> => sleep(ms);
 
 /** The same as `until`, for what comes within milliseconds and needs no event loop. */
-export function waitFor(what: string, isSo: () => boolean, withinMs = 5000): void {
+export function waitFor(what: string, isSo: () => boolean, withinMs = 20_000): void {
   const deadline = performance.now() + withinMs;
   while (!isSo()) {
     if (performance.now() > deadline) throw new Error(`not within ${withinMs / 1000} s: ${what}`);
@@ -51,6 +53,7 @@ export function run(command: readonly string[], timeoutMs = RUN_TIMEOUT_MS): Out
     timeout: timeoutMs,
     killSignal: 'SIGKILL',
     maxBuffer: 64 * 1024 * 1024,
+    env: INHERITED,
   });
   const why = error === undefined ? '' : `${error.message}\n`;
   return { status, stdout: stdout ?? '', stderr: why + (stderr ?? '') };
@@ -75,10 +78,9 @@ export class Daemon {
     this.command = command.join(' ');
     this.logFile = logFile;
     const log = openSync(logFile, 'a');
-    const { NODE_OPTIONS: _, ...inherited } = process.env;
     this.child = spawn(command[0]!, command.slice(1), {
       stdio: ['ignore', log, log],
-      env: { ...inherited, ...env },
+      env: { ...INHERITED, ...env },
     });
     closeSync(log);
     this.child.once('exit', (status, signal) => (this.exit = status ?? signal ?? -1));
@@ -126,20 +128,46 @@ export class Daemon {
     );
   }
 
-  /** Resident memory in MB; 0 when it is gone. */
-  residentMb(): number {
-    try {
-      const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
-      return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024;
-    } catch {
-      return 0;
-    }
+  /** The program itself, and the workers that it has started and that still run. */
+  get family(): readonly number[] {
+    const own = ofProcess(this.pid, 'cmdline');
+    const isWorker = (pid: number): boolean => {
+      const words = ofProcess(pid, 'cmdline');
+      // A command that is about to be started still has the words of whoever starts it.
+      return words.startsWith('vpn') && words !== own;
+    };
+    return [this.pid, ...childrenOf(this.pid).filter(isWorker)];
   }
 
-  /** CPU seconds used so far, by all threads. */
+  /** Resident memory of the family in MB; 0 when it is gone. */
+  residentMb(): number {
+    const sizes = this.family.map(
+      (pid) => /VmRSS:\s+(\d+)/.exec(ofProcess(pid, 'status'))?.[1] ?? 0,
+    );
+    return sizes.reduce<number>((sum, size) => sum + Number(size), 0) / 1024;
+  }
+
+  /** CPU seconds that the family has used so far, with all threads. */
   cpuSeconds(): number {
-    const stat = readFileSync(`/proc/${this.pid}/stat`, 'utf8');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / 100;
+    const seconds = this.family.map((pid) => {
+      const stat = ofProcess(pid, 'stat');
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return (Number(fields[11]) + Number(fields[12])) / 100;
+    });
+    return seconds.reduce((sum, one) => sum + one, 0);
+  }
+}
+
+/** Processes that `pid` has started and not lost. */
+export function childrenOf(pid: number): readonly number[] {
+  return ofProcess(pid, `task/${pid}/children`).split(' ').filter(Boolean).map(Number);
+}
+
+/** A file of /proc; '' when the process is gone. */
+export function ofProcess(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
+  } catch {
+    return '';
   }
 }

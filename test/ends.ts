@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Daemon, Host, until, type Bed } from './netns.ts';
-import { ping } from './traffic.ts';
+import { answers } from './traffic.ts';
 
 export const EXECUTABLE = resolve(
   process.env['VPN_EXECUTABLE'] ?? resolve(import.meta.dirname, '../dist/vpn'),
@@ -132,7 +132,7 @@ export async function connected(
       `a tunnel to ${serverIp}`,
       () => {
         if (client.daemon.exit !== undefined) throw new Error('the client ended');
-        return ping(client.host, serverIp, '-c 1 -W 1').received > 0;
+        return answers(client.host, serverIp);
       },
       withinMs,
     );
@@ -141,13 +141,24 @@ export async function connected(
   }
 }
 
+/**
+ * Waits until a connected client has taken the default routes: the inner network answers before, and
+ * what goes to others still leaves outside the tunnel then.
+ */
+export async function routed({ host }: End): Promise<void> {
+  // The last of its changes.
+  await until('the rule into the tunnel', () =>
+    /not from all fwmark 0x1000\//.test(host.run('ip rule')),
+  );
+}
+
 export interface Tunnel {
   readonly server: End;
   readonly client: End;
   readonly key: string;
 }
 
-/** A server and a client with one key, connected. `options` go to both ends. */
+/** A server and a client with one key, connected, and with all its routes. `both` go to both ends. */
 export async function tunnel(
   bed: Bed,
   hosts: { readonly server: Host; readonly client: Host },
@@ -164,12 +175,11 @@ export async function tunnel(
     key,
     options: [...both, ...(ends.server ?? [])],
   });
-  const client = startClient(bed, hosts.client, {
-    key,
-    address,
-    options: [...both, ...(ends.client ?? [])],
-  });
+  const options = [...both, ...(ends.client ?? [])];
+  const client = startClient(bed, hosts.client, { key, address, options });
   await connected(client);
+  const takesLess = options.includes('--no-default-routes') || options.includes('--route');
+  if (!takesLess) await routed(client);
   return { server, client, key };
 }
 
@@ -178,7 +188,7 @@ export function clientPort(client: Host, serverPort = 443): number {
   for (const line of client.run('ss -Huanp').split('\n')) {
     const local = line.split(/\s+/)[3];
     const port = Number(local?.slice(local.lastIndexOf(':') + 1));
-    if (/"(vpn|node|MainThread)"/.test(line) && port !== serverPort) return port;
+    if (/"(vpn[^"]*|node|MainThread)"/.test(line) && port !== serverPort) return port;
   }
   throw new Error('the client has no UDP socket');
 }

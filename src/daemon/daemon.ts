@@ -3,18 +3,25 @@
  * happened. Looks at the tunnel a few times a second and when it is told of an event; the tunnel knows nothing
  * of it. Everything is read at most ten times a second, however many ask.
  */
-import { join } from 'node:path';
 import type { TunnelEvent } from '../host.ts';
 import type { Native } from '../native.ts';
 import { reason, verbose, warn } from '../report.ts';
 import { every, nowMs, wallMs } from './clock.ts';
+import { Detail } from './detail.ts';
 import { EventLog, newsOf, newsOfLink } from './eventlog.ts';
 import type { LoggedEvent } from './eventlog.ts';
 import { LinkHistory } from './history.ts';
-import { HookPlan, Hooks } from './hooks.ts';
-import type { HookSettings } from './hooks.ts';
+import { HookPlan } from './hooks.ts';
+import type { HookSink } from './hooks.ts';
 import { HttpServer } from './http.ts';
-import { announce, claimName, defaultSocket, ownNamespace, withdraw } from './instances.ts';
+import {
+  announce,
+  claimName,
+  defaultSocket,
+  ownNamespace,
+  tokenPath,
+  withdraw,
+} from './instances.ts';
 import type { InstanceFile } from './instances.ts';
 import { metrics } from './metrics.ts';
 import type { ControlAction, ControlAnswer, LinkRequest } from './protocol.ts';
@@ -49,8 +56,8 @@ export interface DaemonOptions {
   readonly controlPath: string;
   /** undefined: no HTTP. */
   readonly http: { readonly host: string; readonly port: number } | undefined;
-  /** undefined: no status script. */
-  readonly hook: HookSettings | undefined;
+  /** Who runs the status script; undefined: there is none. */
+  readonly hooks: HookSink | undefined;
   /** `Tunnel.snapshot`. */
   readonly snapshot: () => TunnelStatus;
   readonly actions: ControlActions;
@@ -58,6 +65,10 @@ export interface DaemonOptions {
   readonly cause: string;
   /** Of a worker that this one takes the place of. */
   readonly earlier?: readonly LoggedEvent[];
+  /** Told of every later one. */
+  readonly onLogged?: (event: LoggedEvent) => void;
+  /** Told a few times a second what the tunnel is doing. */
+  readonly onLook?: (tunnel: TunnelStatus) => void;
   /** When the instance started, ms since 1970; now if left out. */
   readonly startedMs?: number;
 }
@@ -65,7 +76,7 @@ export interface DaemonOptions {
 export interface DaemonServices {
   /** To be called with every event of the tunnel. */
   event(event: TunnelEvent): void;
-  /** For the next worker, should this one die. */
+  /** What has happened so far. */
   readonly events: readonly LoggedEvent[];
   /** Of the control socket. */
   readonly controlPath: string;
@@ -97,11 +108,11 @@ class Daemon implements DaemonServices {
   private readonly instance: InstanceFile;
   private readonly log: EventLog;
   private readonly history = new LinkHistory();
+  private readonly detail = new Detail();
   private readonly plan = new HookPlan();
   private readonly turns = new Turns();
   private readonly startedMs: number;
   private reloadedMs: number;
-  private hooks: Hooks | undefined = undefined;
   private control: ControlServer | undefined = undefined;
   private http: HttpServer | undefined = undefined;
   private stopLooking = (): void => {};
@@ -119,14 +130,14 @@ class Daemon implements DaemonServices {
     const { name, device, pid } = about;
     this.instance = { name, netns, device, pid, socket: this.controlPath };
     this.log = new EventLog(earlier);
+    if (options.onLogged !== undefined) this.log.follow(options.onLogged);
     this.startedMs = options.startedMs ?? wallMs();
     this.reloadedMs = this.startedMs;
   }
 
   async open(): Promise<void> {
     const { options, instance, turns } = this;
-    const { stateDir, hook, http } = options;
-    if (hook !== undefined) this.hooks = new Hooks(hook, { warn, log: verbose });
+    const { stateDir, http } = options;
     await claimName(stateDir, instance.netns, instance.name);
     this.control = await ControlServer.open(this.controlPath, {
       statusLine: () => this.texts().statusLine,
@@ -138,7 +149,7 @@ class Daemon implements DaemonServices {
     announce(stateDir, instance);
     this.isAnnounced = true;
     if (http !== undefined) {
-      const tokenFile = join(stateDir, `${instance.netns}-${instance.name}.token`);
+      const tokenFile = tokenPath(stateDir, instance.netns, instance.name);
       this.http = await HttpServer.open(
         { ...http, tokenFile },
         {
@@ -179,7 +190,11 @@ class Daemon implements DaemonServices {
     for (const change of this.history.observe(tunnel, atMs)) {
       this.log.add(newsOfLink(change), wallMs());
     }
-    this.hooks?.add(this.plan.observe(tunnel, atMs));
+    this.options.hooks?.add(this.plan.observe(tunnel, atMs));
+    for (const { subject, line } of this.detail.observe(tunnel, this.history, atMs)) {
+      verbose(subject, line);
+    }
+    this.options.onLook?.(tunnel);
   }
 
   private texts(): Cached {
@@ -245,9 +260,9 @@ class Daemon implements DaemonServices {
     this.isClosing = true;
     this.stopLooking();
     this.log.add({ event: 'ended', cause }, wallMs());
-    this.hooks?.add(this.plan.end());
+    this.options.hooks?.add(this.plan.end());
     await this.closeServers();
-    await this.hooks?.close();
+    await this.options.hooks?.close();
   }
 
   async closeServers(): Promise<void> {

@@ -7,7 +7,7 @@ import type { LinkChange } from './history.ts';
 import { CIPHER_NAMES } from './status.ts';
 
 /** Days of a quiet link, an hour of one that comes and goes every few seconds. */
-const KEPT = 512;
+export const KEPT_EVENTS = 512;
 
 /** One line of `vpn events`. */
 export interface LoggedEvent {
@@ -32,7 +32,7 @@ export class EventLog {
 
   /** `earlier`: of a process that this one takes the place of. */
   constructor(earlier: readonly LoggedEvent[] = []) {
-    this.events = earlier.slice(-KEPT);
+    this.events = earlier.slice(-KEPT_EVENTS);
     this.next = (this.events.at(-1)?.number ?? 0) + 1;
   }
 
@@ -40,7 +40,7 @@ export class EventLog {
   add(news: News, wallMs: number): void {
     const event = { number: this.next++, time: new Date(wallMs).toISOString(), ...news };
     this.events.push(event);
-    if (this.events.length > KEPT) this.events.shift();
+    if (this.events.length > KEPT_EVENTS) this.events.shift();
     this.text = '';
     for (const listener of this.listeners) listener(event);
   }
@@ -70,6 +70,7 @@ export function newsOf(event: TunnelEvent): News | undefined {
       return { event: 'connected', cause: event.again ? `new session with ${how}` : how };
     }
     case 'rekeyed':
+    case 'handshake':
       return undefined;
     case 'silent':
       return { event: 'silent', cause: `nothing came for ${Math.round(event.forMs / 1000)} s` };

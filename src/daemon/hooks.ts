@@ -95,9 +95,22 @@ export class HookPlan {
   }
 }
 
+/** Who makes the calls. */
+export interface HookSink {
+  /** After all that wait. Returns at once. */
+  add(calls: readonly HookCall[]): void;
+  /** Waits until everything was told, a while at most. Never rejects. */
+  close(): Promise<void>;
+}
+
+/** Throws a `Failure` for a script that may not be run. Returns its path without symbolic links. */
+export function checkScript(command: string): string {
+  return trustedProgram(`statuscommand "${command}"`, command);
+}
+
 /** The queue in front of the script. */
-export class Hooks {
-  private readonly settings: HookSettings;
+export class Hooks implements HookSink {
+  private settings: HookSettings;
   private readonly deps: HookDeps;
   private readonly limitMs: number;
   private readonly waiting: HookCall[] = [];
@@ -109,7 +122,15 @@ export class Hooks {
     this.settings = settings;
     this.deps = deps;
     this.limitMs = limitMs;
-    trustedProgram(this.what, settings.command);
+    checkScript(settings.command);
+  }
+
+  /**
+   * Another script, which `checkScript` takes, from the next call on; with the same variables, since it has to
+   * take down what the one before has set up.
+   */
+  setCommand(command: string): void {
+    this.settings = { ...this.settings, command };
   }
 
   private get what(): string {
@@ -151,7 +172,7 @@ export class Hooks {
     const subject = `statuscommand ${event}${link === '' ? '' : ` ${link}`}`;
     try {
       // Checked each time: it may have been replaced since.
-      const file = trustedProgram(this.what, settings.command);
+      const file = checkScript(settings.command);
       const words = [settings.device, event, ...(link === '' ? [] : [link])];
       const { limitMs } = this;
       const environment = environmentOf(settings);

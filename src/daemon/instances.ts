@@ -91,6 +91,24 @@ export function withdraw(folder: string, instance: InstanceFile): void {
   remove(pathOf(folder, instance));
 }
 
+/** The same for a process that could not do it: its file, its token, its control socket (`path`, or '' for the default). */
+export function removeInstance(
+  folder: string,
+  native: Pick<Native, 'netnsCookie'>,
+  name: string,
+  path: string,
+): void {
+  const netns = ownNamespace(native);
+  remove(pathOf(folder, { netns, name }));
+  remove(tokenPath(folder, netns, name));
+  remove(path === '' ? defaultSocket(folder, netns, name) : path);
+}
+
+/** Where the token of the status over HTTP is left for who may read it. */
+export function tokenPath(folder: string, netns: string, name: string): string {
+  return join(folder, `${netns}-${name}.token`);
+}
+
 /** The instances that live in `netns`, by name. */
 export async function livingInstances(
   folder: string,
@@ -110,7 +128,7 @@ export function chooseInstance(instances: readonly InstanceFile[], name: string)
   const named = instances.find((instance) => instance.name === name);
   if (named !== undefined) return named;
   if (instances.length === 0) {
-    throw new Failure('no vpn runs in this network namespace', '', 'start one, or look elsewhere');
+    throw new Failure('no vpn runs in this network namespace', '', 'start one');
   }
   if (name !== '')
     throw new Failure(`instance "${name}"`, 'does not run here', `there is ${names}`);
@@ -127,7 +145,7 @@ function checkFolder(folder: string): void {
   throw new Failure(`cannot trust the folder "${folder}"`, 'another user can write there', remedy);
 }
 
-function pathOf(folder: string, { netns, name }: InstanceFile): string {
+function pathOf(folder: string, { netns, name }: Pick<InstanceFile, 'netns' | 'name'>): string {
   return join(folder, `${netns}-${name}${ENDING}`);
 }
 
