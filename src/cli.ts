@@ -7,9 +7,20 @@ import { fileArguments } from './conf/mlvpnargs.ts';
 import type { FileArguments } from './conf/mlvpnargs.ts';
 import { keyHelp } from './conf/schema.ts';
 import { checkOptions, optionHelp, parseArguments, suggestion } from './options.ts';
+import type { DaemonConfig } from './conf/config.ts';
 import type { Config } from './config.ts';
 import type { Arguments, AskName, CommandName } from './options.ts';
-import { EXIT_SUCCESS, UsageFailure, fail, print, setVerbose } from './report.ts';
+import {
+  EXIT_SUCCESS,
+  UsageFailure,
+  fail,
+  isDetailed,
+  print,
+  setLogFormat,
+  setVerbose,
+  verbose,
+} from './report.ts';
+import { WORKER_COMMAND } from './privsep/command.ts';
 import { VERSION } from './version.ts';
 
 export { VERSION } from './version.ts';
@@ -52,7 +63,7 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
     help: '',
     run: async (args) => {
       const { serverConfig } = await import('./config.ts');
-      return start(serverConfig(args));
+      return start(serverConfig(args), args);
     },
   },
   client: {
@@ -60,7 +71,7 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
     help: '',
     run: async (args) => {
       const { clientConfig } = await import('./config.ts');
-      return start(clientConfig(args));
+      return start(clientConfig(args), args);
     },
   },
   keygen: {
@@ -103,10 +114,12 @@ const COMMANDS: Readonly<Record<CommandName, Command>> = {
 /** Runs a command line (without the program's name), prints failures, and returns the exit status. */
 export async function main(argv: readonly string[]): Promise<number> {
   try {
+    if (argv[0] === WORKER_COMMAND) return await (await import('./privsep/worker.ts')).work();
     const file = fileArguments(argv);
     if (file !== undefined) return await startFile(file);
     const args = parseArguments(argv);
     setVerbose(args.options.has('verbose'));
+    tellAs(args.options.get('log')?.at(-1));
     if (args.options.has('help')) return show(help(args.options.has('verbose')));
     if (args.options.has('version')) return show(`vpn ${VERSION}${VARIANT}\n`);
     const [word, ...words] = args.words;
@@ -148,13 +161,19 @@ function keyLines(): readonly string[] {
   return keyHelp().map((line) => `  ${line}`);
 }
 
-async function start(config: Config): Promise<number> {
+async function start(config: Config, { options }: Arguments): Promise<number> {
+  const { daemonOf } = await import('./conf/commandline.ts');
+  const { setLogLevel } = await import('./conf/reload.ts');
+  const daemon = daemonOf(config, options);
+  setLogLevel(daemon);
+  setLogFormat(config.log, daemon.name, daemon.debug);
+  tellConfig(config, daemon);
   const { readKey } = await import('./key.ts');
   const { wipe } = await import('./crypto.ts');
   const { run } = await import('./run.ts');
   const key = readKey(config.keyFile);
   try {
-    return await run(config, key);
+    return await run(config, daemon, key, undefined);
   } finally {
     wipe(key);
   }
@@ -164,6 +183,7 @@ async function start(config: Config): Promise<number> {
 async function startFile(args: FileArguments): Promise<number> {
   if (args.help) return show(help());
   if (args.version) return show(`vpn ${VERSION}${VARIANT}\n`);
+  tellAs(args.overrides.find(({ key }) => key === 'log')?.text);
   const { prepare } = await import('./conf/start.ts');
   const ready = await prepare(args);
   if (typeof ready === 'number') return ready;
@@ -172,10 +192,25 @@ async function startFile(args: FileArguments): Promise<number> {
   const { run } = await import('./run.ts');
   const { config, key, daemon, file } = ready;
   setLogLevel(daemon);
+  setLogFormat(config.log, daemon.name, daemon.debug);
+  tellConfig(config, daemon);
   try {
-    return await run(config, key, { daemon, file });
+    return await run(config, daemon, key, file);
   } finally {
     wipe(key);
+  }
+}
+
+/** What goes wrong before there is a configuration is told in the form that the command line asks for. */
+function tellAs(form: string | undefined): void {
+  setLogFormat(form === 'json' ? 'json' : 'text', '', false);
+}
+
+/** What holds, with what was left out. Nothing of it is secret: keys and passwords stand elsewhere. */
+function tellConfig(config: Config, daemon: DaemonConfig): void {
+  if (!isDetailed('config')) return;
+  for (const [name, value] of Object.entries({ ...daemon, ...config })) {
+    verbose('config', `${name} ${JSON.stringify(value)}`);
   }
 }
 

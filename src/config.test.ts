@@ -21,12 +21,9 @@ const COMMON = {
   cipher: 'auto',
   offload: true,
   dryRun: false,
-  verbose: false,
   rekeyAfterMs: 120_000,
   stateDir: '/var/lib/vpn',
   realtime: [],
-  filters: [],
-  name: '',
   killSwitch: false,
   dns: [],
   proxyArp: false,
@@ -45,12 +42,14 @@ const SERVER = {
   localIp: '192.168.192.254',
   peerIp: '192.168.192.1',
 };
+/** The default of --timeout, as in a file. */
+const LINK = { ...UNBOUND, timeoutMs: 60_000 };
 const CLIENT = {
   ...COMMON,
   role: 'client',
   server: 'h',
   gateway: '',
-  links: [UNBOUND],
+  links: [LINK],
   localIp: '192.168.192.1',
   peerIp: '192.168.192.254',
 };
@@ -82,9 +81,9 @@ describe('the words of a command line', () => {
         ...CLIENT,
         port: 444,
         links: [
-          { ...UNBOUND, name: 'eth0', device: 'eth0' },
+          { ...LINK, name: 'eth0', device: 'eth0' },
           {
-            ...UNBOUND,
+            ...LINK,
             name: '192.0.2.7',
             address: '192.0.2.7',
             remote: { host: 'other', port: 444 },
@@ -131,12 +130,27 @@ describe('the words of a command line', () => {
         ...SERVER,
         offload: false,
         dryRun: true,
-        verbose: true,
         cipher: 'aes-256-gcm',
         rekeyAfterMs: 2000,
       },
     ],
     [() => server('--state-dir /x -- key'), { ...SERVER, stateDir: '/x' }],
+    [
+      () => client('key h --link eth0 --link auto --timeout 7'),
+      {
+        ...CLIENT,
+        links: [
+          { ...LINK, name: 'eth0', device: 'eth0', timeoutMs: 7_000 },
+          { ...LINK, name: 'auto', isAuto: true, timeoutMs: 7_000 },
+        ],
+      },
+    ],
+    // A network behind the address is routed, as from a file; one of two ends has none.
+    [
+      () => client('key h --ip6 fd00::1/64 --ip6-gateway fd00::2 --route fd00:1::/32'),
+      { ...CLIENT, routes: ['fd00::/64', 'fd00:1::/32'], defaultRoutes: false },
+    ],
+    [() => server('key --ip6 fd00::1/126'), SERVER],
   ];
   for (const [make, expected] of rows) {
     it(`give a complete configuration: ${make.toString().slice(6)}`, () =>
@@ -231,6 +245,14 @@ describe('a command line that is wrong', () => {
     [
       'key h auto auto auto auto 192.0.2.1 --link eth0',
       'gateway ip "192.0.2.1": each link has its own; write --link eth0,gateway=192.0.2.1',
+    ],
+    [
+      'key h --kill-switch --route 10.0.0.0/8',
+      '--kill-switch: beside --route other traffic is to go past the tunnel; leave one of them out',
+    ],
+    [
+      'key h --no-default-routes --kill-switch',
+      '--kill-switch: beside --no-default-routes other traffic is to go past the tunnel; leave one of them out',
     ],
     ['key h --rekey-after 0', '--rekey-after "0": not a time; give 0.1 to 120 seconds'],
     ['key h --state-dir x', '--state-dir "x": not an absolute path; start it with /'],

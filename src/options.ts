@@ -2,6 +2,7 @@
  * The options, as one table that parses the command line and prints the help. A test holds it
  * against the man page.
  */
+import { nearest } from './nearest.ts';
 import { UsageFailure } from './report.ts';
 
 export type CommandName = 'server' | 'client' | 'keygen' | 'cleanup' | 'selftest' | AskName;
@@ -147,6 +148,62 @@ export const OPTIONS = [
     help: 'packets go authenticated, but in the clear',
   },
   {
+    long: 'ip6',
+    value: 'CIDR',
+    rare: true,
+    commands: ENDS,
+    help: 'IPv6 address of this end (derived from the key)',
+  },
+  {
+    long: 'ip6-gateway',
+    value: 'ADDR',
+    rare: true,
+    commands: ENDS,
+    help: 'IPv6 address of the other end',
+  },
+  {
+    long: 'statuscommand',
+    value: 'FILE',
+    rare: true,
+    commands: ENDS,
+    help: 'script that is told of links and tunnel',
+  },
+  {
+    long: 'timeout',
+    value: 'SECONDS',
+    rare: true,
+    commands: ENDS,
+    help: 'a silent link is down after this at the latest (60)',
+  },
+  {
+    long: 'reorder-buffer-size',
+    value: 'N',
+    rare: true,
+    commands: ENDS,
+    help: 'without effect: as many are held as needed',
+  },
+  {
+    long: 'control-unix-path',
+    value: 'FILE',
+    rare: true,
+    commands: ENDS,
+    help: 'socket of vpn status and the like',
+  },
+  {
+    long: 'control-bind-host',
+    value: 'ADDR',
+    rare: true,
+    commands: ENDS,
+    help: 'address of the status over HTTP (127.0.0.1)',
+  },
+  {
+    long: 'control-bind-port',
+    value: 'PORT',
+    rare: true,
+    commands: ENDS,
+    help: 'port of the status over HTTP (no HTTP)',
+  },
+  {
     long: 'user',
     short: 'u',
     value: 'USER',
@@ -160,6 +217,38 @@ export const OPTIONS = [
     rare: true,
     commands: ENDS,
     help: 'form of log lines, text or json (text)',
+  },
+  {
+    long: 'natural-title',
+    value: '',
+    rare: true,
+    commands: ENDS,
+    help: 'leave the titles of processes alone',
+  },
+  {
+    long: 'debug',
+    value: '',
+    rare: true,
+    commands: ENDS,
+    help: 'log to standard error',
+  },
+  {
+    long: 'debug-token',
+    short: 'D',
+    value: 'TOKEN',
+    repeats: true,
+    rare: true,
+    commands: ENDS,
+    help: 'show one subject in detail',
+  },
+  {
+    long: 'quiet',
+    short: 'q',
+    value: '',
+    repeats: true,
+    rare: true,
+    commands: ENDS,
+    help: 'show errors only',
   },
   {
     long: 'name',
@@ -185,7 +274,7 @@ export const OPTIONS = [
     help: 'show every command, and more',
   },
   { long: 'help', short: 'h', value: '', commands: ALL, help: 'show this help' },
-  { long: 'version', value: '', commands: ALL, help: 'show the version' },
+  { long: 'version', short: 'V', value: '', commands: ALL, help: 'show the version' },
   {
     long: 'rekey-after',
     value: 'SECONDS',
@@ -226,22 +315,27 @@ export function parseArguments(argv: readonly string[]): Arguments {
       words.push(word);
       continue;
     }
-    const [name, attached] = splitAtEquals(word);
-    const option = findOption(name);
-    let value = '';
-    if (option.value !== '') {
-      value = attached ?? argv[++i] ?? '';
-      if (value === '' || (attached === undefined && value.startsWith('--'))) {
-        throw new UsageFailure(`option ${name}`, 'value missing', `write ${name} ${option.value}`);
+    for (const [name, attached] of optionsIn(word)) {
+      const option = findOption(name);
+      let value = '';
+      if (option.value !== '') {
+        value = attached ?? argv[++i] ?? '';
+        if (value === '' || (attached === undefined && value.startsWith('--'))) {
+          throw new UsageFailure(
+            `option ${name}`,
+            'value missing',
+            `write ${name} ${option.value}`,
+          );
+        }
+      } else if (attached !== undefined) {
+        throw new UsageFailure(`option ${name}`, 'takes no value', `write ${name} alone`);
       }
-    } else if (attached !== undefined) {
-      throw new UsageFailure(`option ${name}`, 'takes no value', `write ${name} alone`);
+      const values = options.get(option.long) ?? [];
+      if (values.length > 0 && !('repeats' in option)) {
+        throw new UsageFailure(`option ${name}`, 'given twice', 'give it once');
+      }
+      options.set(option.long, [...values, value]);
     }
-    const values = options.get(option.long) ?? [];
-    if (values.length > 0 && !('repeats' in option)) {
-      throw new UsageFailure(`option ${name}`, 'given twice', 'give it once');
-    }
-    options.set(option.long, [...values, value]);
   }
   return { words, options };
 }
@@ -262,17 +356,6 @@ export function suggestion(word: string, known: readonly string[]): string {
   return near === undefined ? SEE_HELP : `did you mean ${near}? ${SEE_HELP}`;
 }
 
-/** Which of the `known` words was meant; undefined if it looks like none. */
-export function nearest(word: string, known: readonly string[]): string | undefined {
-  const ranked = known
-    .map((candidate) => ({ candidate, distance: editDistance(word, candidate) }))
-    .sort((a, b) => a.distance - b.distance);
-  const [best] = ranked;
-  // Beyond a third of the word it is no misspelling, and a guess would only mislead.
-  const isNear = best !== undefined && best.distance <= Math.max(2, word.length / 3);
-  return isNear ? best.candidate : undefined;
-}
-
 /** The lines of the options for the help, of rare ones only in a long one. */
 export function optionHelp(isLong: boolean): readonly string[] {
   const shown = OPTIONS.filter(
@@ -285,11 +368,26 @@ export function optionHelp(isLong: boolean): readonly string[] {
   });
 }
 
+/**
+ * The options of a word, each with the value that hangs on it: `--mtu=1400`, or letters as getopt(3) takes
+ * them, `-vvDrtt`. A word with a letter that is none is one option, which nobody knows.
+ */
+function optionsIn(word: string): readonly (readonly [string, string | undefined])[] {
+  if (word.startsWith('--')) return [splitAtEquals(word)];
+  const found: (readonly [string, string | undefined])[] = [];
+  for (let at = 1; at < word.length; at++) {
+    const option = OPTIONS.find((one) => 'short' in one && one.short === word[at]);
+    if (option === undefined) return [[word, undefined]];
+    const rest = word.slice(at + 1);
+    if (option.value !== '') return [...found, [`-${word[at]}`, rest || undefined]];
+    found.push([`-${word[at]}`, undefined]);
+  }
+  return found;
+}
+
 function splitAtEquals(word: string): readonly [string, string | undefined] {
   const at = word.indexOf('=');
-  return at < 0 || !word.startsWith('--')
-    ? [word, undefined]
-    : [word.slice(0, at), word.slice(at + 1)];
+  return at < 0 ? [word, undefined] : [word.slice(0, at), word.slice(at + 1)];
 }
 
 function findOption(name: string): (typeof OPTIONS)[number] {
@@ -299,18 +397,4 @@ function findOption(name: string): (typeof OPTIONS)[number] {
   if (found !== undefined) return found;
   const known = OPTIONS.filter((option) => !('hidden' in option)).map(({ long }) => `--${long}`);
   throw new UsageFailure(`unknown option "${name}"`, '', suggestion(name, known));
-}
-
-/** Levenshtein's distance; words are a few letters long. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const substituted = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substituted, row[j] + 1, next[j - 1] + 1));
-    }
-    row = next;
-  }
-  return row[b.length];
 }

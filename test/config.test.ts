@@ -6,18 +6,21 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after } from 'node:test';
-import { EXECUTABLE, NODE } from './ends.ts';
-import { netTest, pass, until, type Bed, type Daemon, type Host } from './netns.ts';
+import { EXECUTABLE, makeKey, NODE, startClient, startServer } from './ends.ts';
+import { checkArrived, receiveFile, sendFile } from './helpers.ts';
+import { netTest, until, type Bed, type Daemon, type Host } from './netns.ts';
 import { difference, hostState } from './state.ts';
-import { ping } from './traffic.ts';
+import { reaches } from './traffic.ts';
+import { pair } from './world.ts';
 import { ADDRESS, carried, SERVER, twoWays, type Device, type TwoWays } from './twoways.ts';
 
 const CLIENT_IP = '10.42.42.1';
 const SERVER_IP = '10.42.42.2';
-const TRANSFER = join(import.meta.dirname, 'transfer.ts');
-/** Enough for both ways to be used, and for some seconds of reloading. */
-const MEGABYTES = 60;
+/** More than is ever sent: the transfer ends when all is done that is to be done meanwhile. */
+const MEGABYTES = 100_000;
 const MBIT = 100;
+/** Enough to tell a way that is used from one that is not. */
+const USED_BYTES = 300_000;
 /** A script must be where nobody but root can have put it, which /tmp is not. */
 const SCRIPTS = mkdtempSync('/run/vpnt-');
 let scriptCount = 0;
@@ -71,25 +74,29 @@ class FileEnd {
   }
 }
 
-function withScript(text: string, told: string, own: string, peer: string): string {
+function scriptOf(lines: readonly string[]): string {
   const script = join(SCRIPTS, `${scriptCount++}.sh`);
-  const lines = [
-    '#!/bin/sh',
+  writeFileSync(script, `#!/bin/sh\n${lines.join('\n')}\n`, { mode: 0o700 });
+  return script;
+}
+
+function withScript(text: string, told: string, own: string, peer: string): string {
+  const script = scriptOf([
     `echo "$1 $2 $3" >> ${told}`,
     '[ "$2" = tuntap_up ] || exit 0',
     `ip address replace ${own} peer ${peer} dev "$1"`,
     'ip link set dev "$1" mtu 1400 up',
-  ];
-  writeFileSync(script, `${lines.join('\n')}\n`, { mode: 0o700 });
+  ]);
   return text.replace('/etc/mlvpn/mlvpn0_updown.sh', script);
 }
 
 const example = (name: string): string =>
   readFileSync(join(import.meta.dirname, 'conf', name), 'utf8');
 
-/** The client's file on the hosts of twoways.ts. */
+/** The client's file on the hosts of twoways.ts; of its addresses the script and the server know nothing. */
 const adslClient = (): string =>
   example('adsl-client.conf')
+    .replace('[general]', '[general]\nip4 = 10.99.0.1/30')
     .replace('192.168.1.2', ADDRESS.eth0[4])
     .replace('192.168.2.2', ADDRESS.eth1[4])
     .replaceAll('128.128.128.128', SERVER[4]);
@@ -100,9 +107,6 @@ function adslEnds(hosts: TwoWays): { readonly client: FileEnd; readonly server: 
   const client = new FileEnd(bed, hosts.client, adslClient(), CLIENT_IP, SERVER_IP);
   return { client, server };
 }
-
-const reached = (host: Host, to = SERVER_IP): Promise<boolean> =>
-  until(`an answer of ${to}`, () => ping(host, to, '-c 1 -W 1').received > 0);
 
 async function bothUp(end: FileEnd): Promise<void> {
   await until('both links up', () => {
@@ -116,16 +120,12 @@ async function transferDuring(
   { client, server }: TwoWays,
   meanwhile: () => Promise<void>,
 ): Promise<void> {
-  const receiver = server.start([NODE, TRANSFER, 'receive', '5001']);
-  await receiver.line(/^listening$/);
-  const order = [SERVER_IP, '5001', String(MEGABYTES), String(MBIT)];
-  const sender = client.start([NODE, TRANSFER, 'send', ...order]);
+  const receiver = await receiveFile(server, 5001);
+  const sender = sendFile(client, SERVER_IP, 5001, MEGABYTES, MBIT);
   await meanwhile();
-  assert.equal(sender.exit, undefined, 'the transfer was over before the reloads were');
-  assert.equal(await sender.ended(60_000), 0, sender.output);
-  assert.equal(await receiver.ended(), 0);
-  const digest = receiver.output.trim().split('\n').at(-1);
-  assert.equal(sender.output.trim(), digest);
+  assert.equal(sender.exit, undefined, sender.output);
+  sender.kill('SIGTERM');
+  await checkArrived(sender, receiver);
 }
 
 const usedBytes = (hosts: TwoWays, device: Device, from: number): number =>
@@ -138,7 +138,7 @@ netTest(
     const hosts = twoWays(bed);
     const before = hostState(hosts.client);
     const { client, server } = adslEnds(hosts);
-    await reached(hosts.client);
+    await reaches(hosts.client, SERVER_IP);
     await bothUp(client);
     await bothUp(server);
     assert.match(client.calls[0] ?? '', /^mlvpn0 rtun_up adsl[12]$/);
@@ -154,6 +154,10 @@ netTest(
 
     const [eth0, eth1] = [carried(hosts, 'eth0'), carried(hosts, 'eth1')];
     await transferDuring(hosts, async () => {
+      await until('both ways used', () => {
+        const used = [usedBytes(hosts, 'eth0', eth0), usedBytes(hosts, 'eth1', eth1)];
+        return Math.min(...used) > USED_BYTES;
+      });
       client.write((text) => text.replace('[adsl2]', '[adsl2]\nfallback_only = 1'));
       client.daemon.kill('SIGHUP');
       await client.daemon.line(/^vpn: reload: link adsl2: fallback_only: no -> yes$/);
@@ -189,10 +193,6 @@ netTest(
         );
       });
     });
-    const bytes = (MEGABYTES * 1e6) / 20;
-    assert.ok(usedBytes(hosts, 'eth0', eth0) > bytes, 'nothing went by eth0');
-    assert.ok(usedBytes(hosts, 'eth1', eth1) > bytes / 20, 'nothing went by eth1');
-
     assert.equal(await client.daemon.stop(), 0);
     assert.equal(client.calls.at(-1), 'mlvpn0 tuntap_down');
     assert.deepEqual(difference(before, hostState(hosts.client)), [], client.daemon.output);
@@ -203,7 +203,7 @@ netTest(
 netTest('a server is reloaded: links added, bound anew and removed', [], async (bed) => {
   const hosts = twoWays(bed);
   const { client, server } = adslEnds(hosts);
-  await reached(hosts.client);
+  await reaches(hosts.client, SERVER_IP);
   await bothUp(client);
   await transferDuring(hosts, async () => {
     server.write((text) => `${text}\n[third]\nbindport = 5082\n`);
@@ -221,7 +221,44 @@ netTest('a server is reloaded: links added, bound anew and removed', [], async (
     await bothUp(client);
   });
   client.ask('reset');
-  await reached(hosts.client);
+  await reaches(hosts.client, SERVER_IP);
+});
+
+netTest('what a file says, a command line may say too', [], async (bed) => {
+  const { client, server } = pair(bed);
+  const key = makeKey(bed);
+  const told = bed.file('told');
+  bed.write(told, '');
+  const script = scriptOf([`echo "$1 $2 $3 $IP4 $IP4_GATEWAY $IP6" >> ${told}`]);
+  const inner6 = (own: string, peer: string): string[] => ['--ip6', own, '--ip6-gateway', peer];
+  startServer(bed, server, { key, options: inner6('fd07::1/64', 'fd07::2') });
+  const socket = bed.file('socket');
+  const end = startClient(bed, client, {
+    key,
+    address: '10.1.0.2',
+    tun: 'away0',
+    options: [
+      ...['--no-default-routes', ...inner6('fd07::2/64', 'fd07::1'), '--statuscommand', script],
+      ...['-n', 'away', '--control-unix-path', socket, '--control-bind-port', '8080'],
+      ...['--timeout', '7', '-qDprotocol', '-D', 'config'],
+    ],
+  });
+  // As vpn sets them, though there is a script.
+  await reaches(client, 'fd07::1');
+  await until('a call of the script', () => readFileSync(told, 'utf8').includes('tuntap_up'));
+  const [call] = readFileSync(told, 'utf8').split('\n');
+  assert.match(call, /^away0 rtun_up link#0 192\.168\.192\.1\/32 192\.168\.192\.254 fd07::2\/64$/);
+  const ask = [EXECUTABLE, 'status', '-n', 'away', '--json', '--state-dir', end.stateDir];
+  const status = JSON.parse(client.run(ask[0], ...ask.slice(1)));
+  assert.deepEqual([status.name, status.tunnels[0].timeout], ['away', 7]);
+  const get = `fetch('http://127.0.0.1:8080/status').then((r) => r.json()).then((s) => console.log(s.name))`;
+  assert.equal(client.run(NODE, '-e', get).trim(), 'away');
+  assert.equal(await end.daemon.stop(), 0);
+  const subjects = end.daemon.output
+    .trim()
+    .split('\n')
+    .map((line) => line.split(' ')[1]);
+  assert.deepEqual([...new Set(subjects)].sort(), ['config:', 'protocol:'], end.daemon.output);
 });
 
 netTest('calls go by SDSL, and by ADSL without it', ['tcpdump'], async (bed) => {
@@ -239,7 +276,7 @@ netTest('calls go by SDSL, and by ADSL without it', ['tcpdump'], async (bed) => 
   new FileEnd(bed, hosts.server, server, '', '', false);
   const end = new FileEnd(bed, hosts.client, client, '', '', false);
   const to = '192.168.192.254';
-  await reached(hosts.client, to);
+  await reaches(hosts.client, to);
   await until('both up', () => end.links.filter(({ state }) => state === 'up').length === 2);
   const calls = async (device: Device): Promise<void> => {
     const other = device === 'eth0' ? 'eth1' : 'eth0';
@@ -247,11 +284,11 @@ netTest('calls go by SDSL, and by ADSL without it', ['tcpdump'], async (bed) => 
     // Nobody listens there; only the way matters.
     const line = `const s=require('dgram').createSocket('udp4');let n=0;setInterval(()=>{if(n++===300)process.exit();s.send(Buffer.alloc(1000),5060,'${to}')},3)`;
     assert.equal((await hosts.client.finish([NODE, '-e', line])).status, 0);
-    await pass(100);
-    const bytes = usedBytes(hosts, device, from[device]);
-    assert.ok(bytes > 300_000, `${bytes} bytes by ${device}`);
+    await until(`calls by ${device}`, () => usedBytes(hosts, device, from[device]) > USED_BYTES);
+    // Probes and reports: of a host that is slow today more than of a quick one.
+    const used = usedBytes(hosts, device, from[device]);
     const rest = usedBytes(hosts, other, from[other]);
-    assert.ok(rest < 60_000, `${rest} bytes by ${other}`);
+    assert.ok(rest * 2 < used, `${used} bytes by ${device}, ${rest} by ${other}`);
   };
   await calls('eth1');
   end.ask('link', 'sdsl', 'down');

@@ -2,7 +2,7 @@
 import { isIP } from 'node:net';
 import { REALTIME_TARGETS } from '../filters.ts';
 import { MOST_LINKS } from '../linkconfig.ts';
-import { nearest } from '../options.ts';
+import { nearest } from '../nearest.ts';
 import type { Problems } from './problem.ts';
 import type { FileLink, Settings } from './settings.ts';
 

@@ -25,7 +25,7 @@ describe("MLVPN's example of two ADSL lines", () => {
     const { config } = configOf(text);
     const link = 'remote=128.128.128.128';
     const line = [
-      ...['k', '128.128.128.128', '5080', 'mlvpn0', '--no-default-routes'],
+      ...['k', '128.128.128.128', '5080', 'mlvpn0', '--no-default-routes', '--timeout', '30'],
       ...['--link', `192.168.1.2,name=adsl1,latency=250ms,loss=50%,${link}:5080`],
       ...['--link', `192.168.2.2,name=adsl2,latency=250ms,loss=50%,${link}:5081`],
     ];
@@ -155,7 +155,7 @@ describe('the configuration from a file', () => {
     const { config, daemon } = configOf(`${CLIENT}${link.join('\n')}\n`);
     const spec = 'wwan0,name=lte,backup,weight=0.5,latency=300ms,loss=20%';
     const more = 'gateway=192.0.2.254,gateway=fe80::1,remote=a.example:4433,mtu=1400';
-    const line = ['k', 'a.example', '4433', '--link', `${spec},${more}`];
+    const line = ['k', 'a.example', '4433', '--timeout', '10', '--link', `${spec},${more}`];
     const same = clientConfig(parseArguments(line));
     const own = { localPort: 7000, uploadRate: 2500 };
     deepEqual(config.role === 'client' && config.links, [{ ...same.links[0], ...own }]);

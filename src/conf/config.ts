@@ -1,6 +1,6 @@
 /**
- * Settings of a file to the `Config` that the words of a command line make too, and to what only a
- * daemon with a file has.
+ * Settings of a file to the `Config` and the `DaemonConfig` that a command line makes too (config.ts,
+ * commandline.ts).
  */
 import { CLIENT_IP, SERVER_IP, cleanupConfig, rekeyAfterMs } from '../config.ts';
 import type { CipherChoice, Config } from '../config.ts';
@@ -13,22 +13,23 @@ import { PLAIN_LINK } from '../peering.ts';
 import type { LinkSettings } from '../peering.ts';
 import { peerAddress } from './checks.ts';
 import type { FileLink, Settings } from './settings.ts';
-import { networkOf } from './values.ts';
+import { widerNetwork } from './values.ts';
 
-/** What a link of a file has beside `LinkConfig` and `ListenConfig`; same order as those. */
-export interface FileLinkConfig extends LinkSettings {
+/** What is configured of a link beside where it leads; in the order of the links of `Config`, or of `listen`. */
+export interface DaemonLink extends LinkSettings {
   /** Routing table of its socket on FreeBSD and OpenBSD; 0: the process's own. */
   readonly fib: number;
 }
 
-/** The inner addresses as the file has them; '' where they are derived. */
+/** The inner addresses as they are given; '' where they are derived. */
 export interface InnerIpv6 {
   readonly local: string;
   readonly peer: string;
 }
 
+/** What of a configuration is neither the tunnel's nor the host's. Plain data, without functions or secrets. */
 export interface DaemonConfig {
-  /** Of the instance: process title, sockets, log. */
+  /** Of the instance: process title, sockets, log. '' for that of its device. */
   readonly name: string;
   readonly naturalTitle: boolean;
   /** -1: errors only; 0: changes of state; above: more. */
@@ -36,11 +37,14 @@ export interface DaemonConfig {
   /** Log to stderr, and not to syslog. */
   readonly debug: boolean;
   readonly debugTokens: readonly string[];
-  /** '' for none. With one, the script sets addresses, routes and the MTU. */
+  /** '' for none. */
   readonly statuscommand: string;
   /** MLVPN's variables for the script, without DEVICE; '' for what is not set. */
   readonly scriptEnvironment: Readonly<Record<string, string>>;
-  /** False when the script does it. Then packets may come from anywhere behind the peer. */
+  /**
+   * False when the script of a file does it, with routes and the MTU. Then packets may come from anywhere
+   * behind the peer. The script of a command line is only told.
+   */
   readonly setsAddresses: boolean;
   readonly innerIpv6: InnerIpv6;
   /** Upper bound of the MTU of the tunnel; 0: none. */
@@ -53,11 +57,10 @@ export interface DaemonConfig {
   /** 0: no HTTP. */
   readonly controlPort: number;
   readonly filters: readonly FilterEntry[];
-  readonly links: readonly FileLinkConfig[];
+  /** Whether links may come while it runs: there is a file that can be read again. */
+  readonly mayGrow: boolean;
+  readonly links: readonly DaemonLink[];
 }
-
-/** Networks smaller than these hold only the two ends. */
-const POINT_TO_POINT_BITS = { ip4: 30, ip6: 126 } as const;
 
 /**
  * `options` are those of the command line that no file has (`COMMAND_LINE_ONLY`). Throws a
@@ -92,13 +95,9 @@ function configOf(settings: Settings, options: Arguments['options']): Config {
     cipher: cipherOf(general.text('cipher')),
     offload: general.flag('offload'),
     dryRun,
-    verbose: verbosityOf(settings) > 0,
     rekeyAfterMs: rekeyAfterMs(options) ?? REKEY_AFTER_MS,
     stateDir,
     realtime: Object.freeze(parseRealtime(general.list('realtime'))),
-    // Those of a file are in `DaemonConfig`.
-    filters: [],
-    name: '',
     killSwitch: general.flag('kill_switch'),
     dns: general.list('dns'),
     proxyArp: general.flag('proxy_arp'),
@@ -142,20 +141,18 @@ function daemonConfig(settings: Settings): DaemonConfig {
     controlAddress: general.text('control_bind_host'),
     controlPort: general.number('control_bind_port'),
     filters: filters.map(({ target, expression }) => ({ target, expression })),
-    links: links.map(fileLinkOf),
+    mayGrow: true,
+    links: links.map(daemonLinkOf),
   });
 }
 
 /** None where the script sets them; the network of ip4 or ip6 is one, as it was on MLVPN's interface. */
 function routesOf({ general }: Settings): readonly string[] {
   if (general.has('statuscommand')) return [];
-  const networks = (['ip4', 'ip6'] as const).filter((key) => {
-    const bits = Number(general.text(key).split('/')[1]);
-    return bits < POINT_TO_POINT_BITS[key];
-  });
+  const networks = ['ip4', 'ip6'].map((key) => widerNetwork(general.text(key)));
   return [
     ...new Set([
-      ...networks.map((key) => networkOf(general.text(key))),
+      ...networks.filter((network) => network !== undefined),
       ...general.list('ip4_routes'),
       ...general.list('ip6_routes'),
     ]),
@@ -183,16 +180,12 @@ function linkSettings({ name, values }: FileLink): LinkSettings {
     // All of it lost is no limit, neither here nor in MLVPN.
     lossLimit: loss === 100 ? 0 : loss / 100,
     mtu: values.number('mtu'),
+    timeoutMs: values.number('timeout') * 1000,
   };
 }
 
-function fileLinkOf(link: FileLink): FileLinkConfig {
-  const { values } = link;
-  return Object.freeze({
-    ...linkSettings(link),
-    timeoutMs: values.number('timeout') * 1000,
-    fib: values.number('bindfib'),
-  });
+function daemonLinkOf(link: FileLink): DaemonLink {
+  return Object.freeze({ ...linkSettings(link), fib: link.values.number('bindfib') });
 }
 
 function linkOf(link: FileLink): LinkConfig {

@@ -81,8 +81,48 @@ describe('a reload', () => {
     );
   });
 
+  it('says that a key file has taken the place of the password', () => {
+    const password = GENERAL.replace('key_file = /k', 'password = "secret words"');
+    const lines = diff(password + A, GENERAL + A).map(({ line }) => line);
+    deepEqual(lines, [
+      'key_file: not set -> /k; needs a restart',
+      'password: removed; needs a restart',
+    ]);
+  });
+
+  it('can change the script for another, but neither add nor remove the only one', () => {
+    const without = GENERAL + A;
+    const one = `${GENERAL}statuscommand = /a\n${A}`;
+    const other = `${GENERAL}statuscommand = /b\n${A}`;
+    const rows = [
+      [one, other, 'statuscommand: /a -> /b'],
+      [without, one, 'statuscommand: not set -> /a; needs a restart'],
+      [one, without, 'statuscommand: /a -> not set; needs a restart'],
+      // It was told of the old ones, and has to take them down.
+      [
+        one,
+        `${one.replace(A, '')}ip4_routes = 10.0.0.0/8\n${A}`,
+        'ip4_routes: not set -> 10.0.0.0/8; needs a restart',
+      ],
+    ];
+    for (const [old, now, expected] of rows) {
+      deepEqual(
+        diff(old, now).map(({ line }) => line),
+        [expected],
+      );
+    }
+  });
+
   it('can change at once what is asked for, and everything of a link', () => {
-    const live = ['verbose', 'quiet', 'debug_tokens', 'timeout', 'allow'];
+    const live = [
+      'verbose',
+      'quiet',
+      'debug_tokens',
+      'timeout',
+      'allow',
+      'ip4_routes',
+      'ip6_routes',
+    ];
     deepEqual(
       live.filter((name) => KEYS.find((key) => key.name === name)?.reload !== 'live'),
       [],

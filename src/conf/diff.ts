@@ -30,6 +30,9 @@ const SOCKET_KEYS = [
   'gateway',
 ];
 
+/** Those of the keys that a script is handed that are applied at once where there is none. */
+const SCRIPT_KEYS = ['ip4_routes', 'ip6_routes'];
+
 /** In the order of the file's sections. `isPasswordChanged` is the caller's: settings have no password. */
 export function settingsDiff(
   old: Settings,
@@ -41,14 +44,30 @@ export function settingsDiff(
     const difference = keyDifference(key, old.general, now.general);
     if (difference === undefined) continue;
     const what = { kind: 'key', key: key.name } as const;
-    changes.push(change(what, key.reload === 'live', `${key.name}: ${difference}`));
+    changes.push(change(what, isLive(key, old.general, now.general), `${key.name}: ${difference}`));
   }
-  if (isPasswordChanged) changes.push(change({ kind: 'password' }, false, 'password: changed'));
+  const isPasswordGone = old.passwordLine > 0 && now.passwordLine === 0;
+  if (isPasswordChanged || isPasswordGone) {
+    const line = `password: ${isPasswordGone ? 'removed' : 'changed'}`;
+    changes.push(change({ kind: 'password' }, false, line));
+  }
   if (filtersText(old.filters) !== filtersText(now.filters)) {
     const line = `${FILTERS}: ${old.filters.length} replaced by ${now.filters.length}`;
     changes.push(change({ kind: 'filters' }, true, line));
   }
   return [...changes, ...linkChanges(old.links, now.links)];
+}
+
+/** Whether a change of a key of [general] is applied without dropping traffic. */
+export function isLive(key: Key, old: Values, now: Values): boolean {
+  // With the first script the addresses would go from vpn to it, and back with the last.
+  const script = 'statuscommand';
+  if (key.name === script && old.has(script) !== now.has(script)) return false;
+  // The script has set up those that it was told of, and has to take them down.
+  if (SCRIPT_KEYS.includes(key.name) && now.has(script)) return false;
+  // A script sets routes up itself, and was told of them at the start.
+  if (/^ip[46]_routes$/.test(key.name) && old.has('statuscommand')) return false;
+  return key.reload === 'live';
 }
 
 function change(what: Change['what'], isLive: boolean, line: string): Change {

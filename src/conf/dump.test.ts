@@ -65,6 +65,13 @@ describe('--dump', () => {
     });
   }
 
+  it('has its origins in one column, whatever the values', () => {
+    const text = FULL.replace('/etc/vpn/a b.key', '/a/folder/with/a/long/name/and/a.key');
+    const lines = dumpText(settingsOf(text)).split('\n');
+    const columns = lines.filter((line) => line.includes(' # ')).map((line) => line.indexOf(' # '));
+    deepEqual([...new Set(columns)], ['key_file = "/a/folder/with/a/long/name/and/a.key"'.length]);
+  });
+
   it('never shows the password', () => {
     const text = '[general]\nmode = server\npassword = "hunter2"\n[l]\nbindport = 1\n';
     const dump = dumpText(settingsOf(text));

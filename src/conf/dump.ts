@@ -4,8 +4,14 @@ import { FILTERS, GENERAL, keysOf } from './schema.ts';
 import type { Key } from './schema.ts';
 import type { Origin, Settings, Values } from './settings.ts';
 
-/** Where the origin of a value starts; longer values push it on. */
+/** Where the origins of values start, unless a value is longer. */
 const ORIGIN_COLUMN = 40;
+
+interface Line {
+  readonly text: string;
+  /** Of a value. */
+  readonly origin?: string;
+}
 
 /** `FILE: ok`, or every error; warnings first. Each line ends with a newline. */
 export function checkText(path: string, { settings, problems }: Loaded): string {
@@ -21,24 +27,30 @@ export function checkText(path: string, { settings, problems }: Loaded): string 
  * again. The password is not in it.
  */
 export function dumpText({ file, general, links, filters, passwordLine }: Settings): string {
-  const lines = [`[${GENERAL}]`];
+  const lines: Line[] = [{ text: `[${GENERAL}]` }];
   for (const key of keysOf('general')) {
     if (key.name === 'password' && passwordLine > 0) {
       const origin = originText(file, { kind: 'file', line: passwordLine });
-      lines.push(withOrigin('# password (not shown)', origin));
+      lines.push({ text: '# password (not shown)', origin });
     }
     lines.push(...keyLines(file, key, general));
   }
-  if (filters.length > 0) lines.push('', `[${FILTERS}]`);
+  if (filters.length > 0) lines.push({ text: '' }, { text: `[${FILTERS}]` });
   for (const { target, expression, line } of filters) {
     const origin = originText(file, { kind: 'file', line });
-    lines.push(withOrigin(`${target} = "${expression}"`, origin));
+    lines.push({ text: `${target} = "${expression}"`, origin });
   }
   for (const { name, values } of links) {
-    lines.push('', `[${name}]`);
+    lines.push({ text: '' }, { text: `[${name}]` });
     for (const key of keysOf('link')) lines.push(...keyLines(file, key, values));
   }
-  return lines.map((line) => `${line}\n`).join('');
+  const valued = lines.filter(({ origin }) => origin !== undefined);
+  const column = Math.max(ORIGIN_COLUMN, ...valued.map(({ text }) => text.length));
+  return lines
+    .map(({ text, origin }) =>
+      origin === undefined ? `${text}\n` : `${text.padEnd(column)} # ${origin}\n`,
+    )
+    .join('');
 }
 
 /** `default`, `FILE:LINE` or `command line`. */
@@ -47,14 +59,10 @@ export function originText(file: string, origin: Origin): string {
 }
 
 /** None for a key that is not set. */
-function keyLines(file: string, { name, type }: Key, values: Values): readonly string[] {
+function keyLines(file: string, { name, type }: Key, values: Values): readonly Line[] {
   const setting = values.get(name);
   if (setting === undefined) return [];
   const inherited = setting.inherited === true ? `, [${GENERAL}]` : '';
   const origin = `${originText(file, setting.origin)}${inherited}`;
-  return [withOrigin(`${name} = "${type.format(setting.value)}"`, origin)];
-}
-
-function withOrigin(text: string, origin: string): string {
-  return `${text.padEnd(ORIGIN_COLUMN)} # ${origin}`;
+  return [{ text: `${name} = "${type.format(setting.value)}"`, origin }];
 }

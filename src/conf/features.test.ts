@@ -14,22 +14,43 @@ function told(text: string): readonly string[] {
 }
 
 describe('what this version cannot do', () => {
-  const NOT_YET = 'not supported by this version; take it out';
   const rows: readonly (readonly [string, string | undefined])[] = [
     ['timeout = 30', undefined],
     ['kill_switch = no', undefined],
-    ['kill_switch = yes', `error: home.conf:4: key "kill_switch": ${NOT_YET}`],
-    ['cleartext_data = 1', `error: home.conf:4: key "cleartext_data": ${NOT_YET}`],
-    ['dns = 192.0.2.53', `error: home.conf:4: key "dns": ${NOT_YET}`],
-    ['allow = 10.0.0.0/8', `error: home.conf:4: key "allow": ${NOT_YET}`],
+    ['default_routes = yes\nkill_switch = yes', undefined],
     [
-      'tuntap = tap',
-      'error: home.conf:4: tuntap "tap": not supported by this version; write tuntap = "tun"',
+      'kill_switch = yes',
+      'error: home.conf:4: key "kill_switch": not everything goes through the tunnel; add default_routes = yes',
     ],
     [
-      'user = _vpn',
-      'warning: home.conf:4: key "user": no privilege separation in this version; it is ignored',
+      'kill_switch = yes\ndefault_routes = yes\nip4_routes = 10.0.0.0/8',
+      'error: home.conf:4: key "kill_switch": beside ip4_routes other traffic is to go past the tunnel; take one of them out',
     ],
+    [
+      'kill_switch = yes\ndefault_routes = yes\ntuntap = tap\nip4 = 10.0.0.1/24\nip4_gateway = 10.0.0.2',
+      undefined,
+    ],
+    [
+      'kill_switch = yes\ndefault_routes = yes\nip4 = 10.0.0.1/24\nip4_gateway = 10.0.0.2',
+      'error: home.conf:4: key "kill_switch": beside the network of ip4 other traffic is to go past the tunnel; narrow ip4',
+    ],
+    [
+      'kill_switch = yes\nstatuscommand = /s',
+      'error: home.conf:4: key "kill_switch": the addresses are those of the statuscommand; let the script set the firewall up',
+    ],
+    [
+      'dns = 192.0.2.53\nstatuscommand = /s',
+      'error: home.conf:4: key "dns": the addresses are those of the statuscommand; let the script set name servers up',
+    ],
+    ['cleartext_data = 1', undefined],
+    ['dns = 192.0.2.53', undefined],
+    ['allow = 10.0.0.0/8\nproxy_arp = yes', undefined],
+    [
+      'allow = 10.0.0.0/8\nstatuscommand = /s',
+      'error: home.conf:4: key "allow": the addresses are those of the statuscommand; let the script set the firewall up',
+    ],
+    ['tuntap = tap', undefined],
+    ['user = _vpn', undefined],
   ];
   for (const [line, expected] of rows) {
     it(`says ${expected ?? 'nothing'}`, () => {

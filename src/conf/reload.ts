@@ -3,14 +3,23 @@
  * weights, filters, classes, the log. What needs a restart is told and stays as it was.
  */
 import type { Config } from '../config.ts';
-import { compileFilters, filterSet } from '../filters.ts';
-import type { FilterEntry } from '../filters.ts';
-import { Failure, log, reason, setQuiet, setVerbose } from '../report.ts';
+import { checkScript } from '../daemon/hooks.ts';
+import type { Hooks } from '../daemon/hooks.ts';
+import { compileFilters } from '../filters.ts';
+import {
+  Failure,
+  log,
+  reason,
+  setLogFormat,
+  setQuiet,
+  setSubjects,
+  setVerbose,
+} from '../report.ts';
+import type { RemoteTunnel } from '../privsep/remote.ts';
 import type { Runner } from '../rules.ts';
 import type { Ways } from '../uplinks.ts';
-import type { Tunnel } from '../vpn.ts';
 import type { DaemonConfig } from './config.ts';
-import { settingsDiff } from './diff.ts';
+import { isLive, settingsDiff } from './diff.ts';
 import type { Change } from './diff.ts';
 import { keysOf } from './schema.ts';
 import type { ConfigFile } from './start.ts';
@@ -18,15 +27,23 @@ import { Values } from './settings.ts';
 import type { Setting, Settings } from './settings.ts';
 
 export interface ReloadDeps {
-  readonly tunnel: Pick<Tunnel, 'setLink' | 'setFilters' | 'setRealtime'>;
+  readonly tunnel: Pick<RemoteTunnel, 'setLink' | 'setFilters' | 'setRealtime' | 'setLog'>;
   readonly ways: Ways;
+  /** Makes the routes and what is allowed those of `config`. Throws a `Failure`; then nothing has changed. */
+  networks(config: Config, daemon: DaemonConfig): Promise<void>;
+  /** undefined: there is no status script. */
+  readonly hooks: Pick<Hooks, 'setCommand'> | undefined;
   readonly runner: Pick<Runner, 'run'>;
 }
 
+/** What is behind either end. */
+const NETWORKS = ['ip4_routes', 'ip6_routes', 'allow'];
+
 /** How much is shown, as a file or a command line says. */
 export function setLogLevel({ verbosity, debugTokens }: DaemonConfig): void {
-  // Each subject in detail is every subject in detail.
-  setVerbose(verbosity > 0 || debugTokens.length > 0);
+  setVerbose(verbosity > 0);
+  // MLVPN's word for what divides packets among links.
+  setSubjects(debugTokens.map((token) => (token === 'wrr' ? 'scheduler' : token)));
   setQuiet(verbosity < 0);
 }
 
@@ -66,12 +83,19 @@ export class Reload {
     const settings = effective(this.settings, now);
     const { config, daemon } = this.file.configsOf(settings);
     const isFiltered = changes.some(({ what }) => what.kind === 'filters');
-    const compiled = isFiltered ? await compileFilters(daemon.filters, this.deps.runner) : [];
+    const compiled = isFiltered
+      ? await compileFilters(daemon.filters, this.deps.runner, config.tuntap)
+      : [];
 
-    if (isFiltered) {
-      const { filters, links } = filterSet(compiled);
-      this.deps.tunnel.setFilters(filters, links);
-    }
+    const { statuscommand } = daemon;
+    const isOtherScript = statuscommand !== this.daemon.statuscommand;
+    // May throw, as the filters may: nothing has changed before.
+    if (isOtherScript) checkScript(statuscommand);
+
+    const isRouted = changes.some(({ what }) => what.kind === 'key' && NETWORKS.includes(what.key));
+    if (isRouted) await this.deps.networks(config, daemon);
+    if (isOtherScript) this.deps.hooks?.setCommand(statuscommand);
+    if (isFiltered) this.deps.tunnel.setFilters(compiled);
     if (changes.some(({ what }) => what.kind === 'key' && what.key === 'realtime')) {
       this.deps.tunnel.setRealtime(config.realtime);
     }
@@ -79,6 +103,8 @@ export class Reload {
     this.settings = settings;
     this.daemon = daemon;
     setLogLevel(daemon);
+    setLogFormat(config.log, daemon.name, daemon.debug);
+    this.deps.tunnel.setLog(config.log, daemon);
     return this.told(lines);
   }
 
@@ -129,20 +155,12 @@ export class Reload {
   }
 }
 
-/** Compiles the filters of a start. Throws a `Failure`. */
-export async function startFilters(
-  entries: readonly FilterEntry[],
-  runner: Pick<Runner, 'run'>,
-): Promise<ReturnType<typeof filterSet>> {
-  return filterSet(await compileFilters(entries, runner));
-}
-
 /** What holds until the next start: of keys that need one the old values. */
 function effective(old: Settings, now: Settings): Settings {
   const general = new Map<string, Setting>();
-  for (const { name, reload } of keysOf('general')) {
-    const setting = (reload === 'live' ? now : old).general.get(name);
-    if (setting !== undefined) general.set(name, setting);
+  for (const key of keysOf('general')) {
+    const setting = (isLive(key, old.general, now.general) ? now : old).general.get(key.name);
+    if (setting !== undefined) general.set(key.name, setting);
   }
   return { ...now, general: new Values(general), passwordLine: old.passwordLine };
 }

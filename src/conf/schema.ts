@@ -2,6 +2,7 @@
  * All keys of the configuration file, as one table: the parser, `--dump`, the diff of a reload and the
  * key help read it, and a test holds vpn.conf(5) and the options of the command line against it.
  */
+import { SUBJECTS } from '../report.ts';
 import * as type from './values.ts';
 import type { ValueType } from './values.ts';
 
@@ -49,11 +50,8 @@ export interface Key {
 export const GENERAL = 'general';
 export const FILTERS = 'filters';
 
-/** MLVPN's tokens, and the name that its scheduler has here. */
-export const DEBUG_TOKENS: readonly string[] = [
-  ...['config', 'control', 'dns', 'net', 'privsep', 'protocol', 'reorder', 'rtt', 'scheduler'],
-  ...['tuntap', 'wrr'],
-];
+/** MLVPN's tokens, and the one that its scheduler had. */
+export const DEBUG_TOKENS: readonly string[] = [...SUBJECTS, 'wrr'];
 
 /** Options that no file can have, and why. */
 export const COMMAND_LINE_ONLY: Readonly<Record<string, string>> = {
@@ -112,6 +110,7 @@ export const KEYS: readonly Key[] = [
     commandLine: word('KEYFILE'),
   }),
   theirs('statuscommand', type.PATH, 'script that is told of changes and sets addresses up', {
+    reload: 'live',
     commandLine: option('statuscommand'),
   }),
   theirs('interface_name', type.INTERFACE, 'the interface of the tunnel', {
@@ -135,9 +134,11 @@ export const KEYS: readonly Key[] = [
     commandLine: option('ip6-gateway'),
   }),
   theirs('ip4_routes', type.NETWORKS4, 'IPv4 networks behind the other end', {
+    reload: 'live',
     commandLine: option('route'),
   }),
   theirs('ip6_routes', type.NETWORKS6, 'IPv6 networks behind the other end', {
+    reload: 'live',
     commandLine: option('route'),
   }),
   ours('default_routes', type.FLAG, 'client: all traffic by the tunnel; server: NAT for it', {

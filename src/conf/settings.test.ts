@@ -291,11 +291,11 @@ describe('a file that does not hold together', () => {
 
   it('is refused with more links than there are marks for', () => {
     const links = Array.from(
-      { length: 17 },
+      { length: 33 },
       (_, i) => `[l${i}]\nremotehost = h\nremoteport = ${i + 1}\n`,
     );
     const { told: all } = outcomeOf(GENERAL + links.join(''));
-    deepEqual(all, ['error: home.conf: 17 links: at most 16; leave some out']);
+    deepEqual(all, ['error: home.conf: 33 links: at most 32; leave some out']);
   });
 
   it('is warned of keys that mean nothing in its mode', () => {

@@ -5,7 +5,7 @@
 import { basename } from 'node:path';
 import { REALTIME_TARGETS } from '../filters.ts';
 import type { FilterEntry } from '../filters.ts';
-import { nearest } from '../options.ts';
+import { nearest } from '../nearest.ts';
 import { checkSettings } from './checks.ts';
 import type { Entry, Section } from './ini.ts';
 import type { Problems } from './problem.ts';

@@ -52,7 +52,7 @@ describe('starting with a file', () => {
     );
     equal(daemon.name, 'b');
     equal(daemon.verbosity, 1);
-    ok(config.verbose && config.dryRun);
+    ok(config.dryRun);
   });
 
   it('reads the file again', async () => {

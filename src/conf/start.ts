@@ -100,9 +100,10 @@ async function withFilters(loaded: Loaded): Promise<Loaded> {
   const { settings } = loaded;
   if (settings === undefined) return loaded;
   const problems = new Problems(settings.file);
-  const runner = hostRunner(process.env.PATH ?? '', verbose);
+  const runner = hostRunner(process.env.PATH ?? '', (line) => verbose('privsep', line));
+  const tuntap = settings.general.text('tuntap') === 'tap' ? 'tap' : 'tun';
   for (const filter of settings.filters) {
-    await compileFilters([filter], runner).catch((error: unknown) =>
+    await compileFilters([filter], runner, tuntap).catch((error: unknown) =>
       problems.caught(filter.line, error),
     );
   }
@@ -112,6 +113,6 @@ async function withFilters(loaded: Loaded): Promise<Loaded> {
 
 function logAll(problems: readonly Problem[]): void {
   for (const { severity, text } of problems) {
-    log(severity === 'warning' ? `warning: ${text}` : text);
+    log(text, severity);
   }
 }

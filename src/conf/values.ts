@@ -32,6 +32,8 @@ const MOST_TIMEOUT_SECONDS = 3600;
 const LEAST_RATE = 8000;
 /** 1 Tbit/s. */
 const MOST_RATE = 125e9;
+/** /30 and /126. */
+const POINT_TO_POINT_HOST_BITS = 2;
 const UNITS: Readonly<Record<string, number>> = { '': 1, kbit: 125, mbit: 125e3, gbit: 125e6 };
 
 function type(is: string, parse: Parse, format: ValueType['format'] = String): ValueType {
@@ -223,6 +225,13 @@ export function networkOf(cidr: string): string {
   const bits = Number(prefix);
   const mask = (i: number): number => (0xff00 >> Math.min(8, Math.max(0, bits - 8 * i))) & 0xff;
   return `${formatIp(bytes.map((byte, i) => byte & mask(i)))}/${bits}`;
+}
+
+/** The network of an address with a prefix length; undefined where only the two ends fit into it. */
+export function widerNetwork(cidr: string): string | undefined {
+  const [address, prefix] = cidr.split('/');
+  const bits = isIP(address) === 4 ? 32 : 128;
+  return bits - Number(prefix) > POINT_TO_POINT_HOST_BITS ? networkOf(cidr) : undefined;
 }
 
 /** An address that a host can have: not loopback, multicast or unspecified. */
