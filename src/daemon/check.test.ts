@@ -61,7 +61,8 @@ describe('vpn check', () => {
     const about = { ...ABOUT, peerIp: '' };
     equal(
       (await lines(tunnelStatus(), {}, about))[1],
-      'NO inside: unknown: the inner address of the other end is not configured',
+      'NO inside: unknown: only the status script knows the address of the other end; ' +
+        'set ip4_gateway to have it asked',
     );
   });
 });

@@ -54,8 +54,8 @@ async function outside({ tunnels, role, state }: Status, ping: Ping): Promise<Ch
 
 async function inside({ peer_address: peer, tuntap }: Status, ping: Ping): Promise<CheckLine> {
   if (isIP(peer) === 0) {
-    const line = 'inside: unknown: the inner address of the other end is not configured';
-    return { isOk: false, line };
+    const why = 'only the status script knows the address of the other end';
+    return { isOk: false, line: `inside: unknown: ${why}; set ip4_gateway to have it asked` };
   }
   const { isAnswered, ms, why } = await ping(peer);
   if (why !== '') return { isOk: false, line: `inside: unknown: ${why}` };

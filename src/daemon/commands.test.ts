@@ -30,7 +30,7 @@ function start(name: string, pid: number, stop = (): void => undefined): Promise
     about: { ...ABOUT, name, pid, peerIp: '127.0.0.1' },
     controlPath: '',
     http: undefined,
-    hook: undefined,
+    hooks: undefined,
     snapshot: () => tunnelStatus([linkStatus(), linkStatus({ id: 1, name: 'lte', state: 'down' })]),
     actions: {
       reset: async () => ['new handshake'],

@@ -13,6 +13,7 @@ import type { InstanceFile } from './instances.ts';
 import { LINK_USAGE, parseLinkChange } from './protocol.ts';
 import type { ControlAnswer } from './protocol.ts';
 import type { Status } from './status.ts';
+import { terminalColumns } from './terminal.ts';
 import { statusText } from './text.ts';
 import { top } from './top.ts';
 
@@ -31,7 +32,8 @@ export async function statusCommand(args: CommandArguments): Promise<number> {
   expectNoWords(args, 'vpn status');
   return await withInstance(args, async (connection) => {
     const status = await askStatus(connection);
-    print(args.options.has('json') ? `${JSON.stringify(status)}\n` : statusText(status));
+    const isJson = args.options.has('json');
+    print(isJson ? `${JSON.stringify(status)}\n` : statusText(status, terminalColumns()));
     return EXIT_SUCCESS;
   });
 }

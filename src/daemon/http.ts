@@ -8,7 +8,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIP } from 'node:net';
 import type { AddressInfo } from 'node:net';
-import { Failure, reason } from '../report.ts';
+import { Failure, reason, verbose } from '../report.ts';
 import { METRICS_TYPE } from './metrics.ts';
 import { PAGE, PAGE_POLICY } from './page.ts';
 import type { Turns } from './turns.ts';
@@ -114,6 +114,9 @@ function answer(
   }
   const path = (request.url ?? '').split('?')[0];
   const refusal = refusalOf(request, path, place);
+  const from = request.socket.remoteAddress ?? 'somebody who is gone';
+  // A path that is not ours is not repeated: anybody may have made it up.
+  verbose('control', `HTTP, ${from}: ${refusal?.why ?? path}`);
   if (refusal !== undefined) {
     const headers = { ...refusal.headers, 'Content-Type': 'text/plain; charset=utf-8' };
     write(request, response, refusal.status, headers, Buffer.from(`${refusal.why}\n`));

@@ -17,10 +17,10 @@ interface Parsed {
   readonly value: number;
 }
 
-function expose(tunnel: TunnelStatus): string {
+function expose(tunnel: TunnelStatus, about = ABOUT): string {
   const history = new LinkHistory();
   history.observe(tunnel, 0);
-  return metrics(publish(tunnel, history, ABOUT, MOMENTS));
+  return metrics(publish(tunnel, history, about, MOMENTS));
 }
 
 /** Reads an exposition as a server would; throws for what it would refuse. */
@@ -82,6 +82,14 @@ describe('the metrics', () => {
       new Set(samples.map((one) => JSON.stringify([one.name, one.labels]))).size,
       samples.length,
     );
+  });
+
+  it('say whether packets go in the clear', () => {
+    for (const isCleartext of [false, true]) {
+      const { samples } = parse(expose(tunnelStatus(), { ...ABOUT, isCleartext }));
+      const found = samples.find(({ name }) => name === 'vpn_cleartext');
+      equal(found?.value, isCleartext ? 1 : 0);
+    }
   });
 
   it('say the state of a link as one of three', () => {

@@ -32,6 +32,9 @@ const FAMILIES: readonly Family[] = [
   gauge('vpn_key_age_seconds', 'Age of the keys in use.', ({ key_age_seconds: age }) =>
     age === null ? [] : [[age]],
   ),
+  gauge('vpn_cleartext', 'Whether packets go in the clear, authenticated only.', (status) => [
+    [status.cleartext ? 1 : 0],
+  ]),
   gauge('vpn_mtu_bytes', 'MTU of the tunnel.', ({ mtu }) => [[mtu]]),
   counter('vpn_sent_packets_total', 'Packets that went into the tunnel here.', (status) => [
     [status.sent_packets],

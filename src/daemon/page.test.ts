@@ -1,24 +1,18 @@
-import { equal, match, ok } from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { Script } from 'node:vm';
+import { Browser, BROWSER, hasBrowser } from '../../test/browser.ts';
 import { ABOUT, linkStatus, tunnelStatus } from '../../test/statussamples.ts';
 import { LinkHistory } from './history.ts';
 import { HttpServer } from './http.ts';
 import { PAGE, PAGE_POLICY } from './page.ts';
 import { publish } from './status.ts';
-import type { Status } from './status.ts';
+import type { LinkStatus, Status } from './status.ts';
 import { Turns } from './turns.ts';
 
 const html = PAGE.toString();
-const BROWSER = 'chromium';
-const hasBrowser = spawnSync(BROWSER, ['--version']).status === 0;
-/** Of the browser's own clock, which it winds forward: enough for several polls. */
-const BUDGET_MS = 8_000;
+const CHARTS = ['up', 'down', 'rtt', 'loss'];
 
 const inner = (tag: string): string => new RegExp(`<${tag}>([^]*?)</${tag}>`).exec(html)?.[1] ?? '';
 
@@ -46,9 +40,8 @@ describe('the page', () => {
     for (const [, id] of inner('script').matchAll(/find\('([a-z-]+)'\)/g)) {
       ok(html.includes(`id="${id}"`), id);
     }
-    for (const [, id] of inner('script').matchAll(/id: '([a-z]+)'/g)) {
-      ok(html.includes(`id="${id}"`) && html.includes(`id="${id}-top"`), id);
-    }
+    const charts = [...inner('script').matchAll(/{ id: '([a-z]+)'/g)].map(([, id]) => id);
+    deepEqual(charts, CHARTS);
   });
 
   it('reads only fields that the status has', () => {
@@ -65,54 +58,163 @@ describe('the page', () => {
   });
 });
 
-describe('the page in a browser', { skip: hasBrowser ? false : `no ${BROWSER} in PATH` }, () => {
-  it('draws a line for each link and direction, and lists them', async () => {
-    const turns = new Turns();
-    const history = new LinkHistory();
-    let polls = 0;
-    const status = (): Status => {
-      polls++;
-      const links = ['dsl', '<b>lte</b>'].map((name, id) =>
-        linkStatus({ id, name, sentBytes: polls * 100_000, receivedBytes: polls * 700_000 }),
-      );
-      const tunnel = tunnelStatus(links);
-      history.observe(tunnel, polls * 1_000);
-      return publish(tunnel, history, ABOUT, { nowMs: 1e6, startedMs: 0, reloadedMs: 0 });
-    };
-    const server = await HttpServer.open(
-      { host: '127.0.0.1', port: 0, tokenFile: '' },
-      {
-        statusText: () => Buffer.from(JSON.stringify(status())),
-        metricsText: () => Buffer.alloc(0),
-        turns,
-      },
-    );
-    const profile = mkdtempSync(join(tmpdir(), 'vpn-chromium-'));
-    try {
-      const dom = await dumpDom(`http://127.0.0.1:${server.port}/`, profile);
-      ok(polls >= 2, `${polls} polls`);
-      match(dom, /<title>home: connected<\/title>/);
-      equal(dom.match(/<path [^>]*d="M[^"]*L[^"]*"/g)?.length, 8);
-      match(dom, /&lt;b&gt;lte&lt;\/b&gt;/);
-      match(dom, /<p id="trouble"[^>]*><\/p>/);
-    } finally {
-      await server.close();
-      turns.close();
-      rmSync(profile, { recursive: true, force: true });
+/** WCAG 2, relative luminance and contrast ratio. */
+function contrast(one: string, other: string): number {
+  const [light, dark] = [one, other].map(luminance).sort((a, b) => b - a);
+  return (light + 0.05) / (dark + 0.05);
+}
+
+function luminance(colour: string): number {
+  const [r, g, b] = [1, 3, 5].map((at) => {
+    const part = Number.parseInt(colour.slice(at, at + 2), 16) / 255;
+    return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+
+describe('the colours of the page', () => {
+  it('stand out from its paper, by day and by night', () => {
+    const [light, dark] = inner('style').split('@media (prefers-color-scheme: dark)');
+    for (const scheme of [light, dark.split('@media')[0]]) {
+      const [, paper] = /--paper: (#\w{6})/.exec(scheme) ?? [];
+      const lines = [...scheme.matchAll(/--of: (#\w{6})/g)].map(([, colour]) => colour);
+      const words = [...scheme.matchAll(/--(?:ink|dim|good|warn|bad): (#\w{6})/g)];
+      equal(new Set(lines).size, 8);
+      equal(words.length, 5);
+      // WCAG 2, 1.4.11 and 1.4.3: graphics and text.
+      for (const colour of lines) ok(contrast(colour, paper) >= 3, `${colour} on ${paper}`);
+      for (const [, colour] of words) ok(contrast(colour, paper) >= 4.5, `${colour} on ${paper}`);
     }
   });
 });
 
-/** The document as it is after its script has run for a while. */
-function dumpDom(url: string, profile: string): Promise<string> {
-  const root = process.geteuid?.() === 0 ? ['--no-sandbox'] : [];
-  const words = ['--headless', '--disable-gpu', ...root, `--user-data-dir=${profile}`];
-  words.push(`--virtual-time-budget=${BUDGET_MS}`, '--dump-dom', url);
-  return new Promise((done, failed) => {
-    const child = spawn(BROWSER, words, { stdio: ['ignore', 'pipe', 'ignore'] });
-    let text = '';
-    child.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()));
-    child.on('error', failed);
-    child.on('close', () => done(text));
-  });
+/** What the server of the page is told to publish, once for each time that it is asked. */
+class Told {
+  polls = 0;
+  links: (polls: number) => readonly LinkStatus[] = () => [];
+  private readonly history = new LinkHistory();
+
+  publish(): Status {
+    this.polls++;
+    const nowMs = this.polls * 1_000;
+    const tunnel = tunnelStatus(this.links(this.polls));
+    this.history.observe(tunnel, nowMs);
+    return publish(tunnel, this.history, ABOUT, { nowMs, startedMs: 0, reloadedMs: 0 });
+  }
 }
+
+const counting = (changes: Partial<LinkStatus>, polls: number): LinkStatus =>
+  linkStatus({ sentBytes: polls * 100_000, receivedBytes: polls * 700_000, ...changes });
+
+describe('the page in a browser', { skip: hasBrowser() ? false : `no ${BROWSER} in PATH` }, () => {
+  const turns = new Turns();
+  let browser: Browser;
+  let server: HttpServer;
+  let told: Told;
+
+  before(async () => {
+    server = await HttpServer.open(
+      { host: '127.0.0.1', port: 0, tokenFile: '' },
+      {
+        statusText: () => Buffer.from(JSON.stringify(told.publish())),
+        metricsText: () => Buffer.alloc(0),
+        turns,
+      },
+    );
+    browser = await Browser.start();
+  });
+  after(async () => {
+    await browser.close();
+    await server.close();
+    turns.close();
+  });
+
+  /** Opens the page anew, and lets `ms` of its time pass. */
+  async function open(links: Told['links'], ms: number): Promise<void> {
+    told = new Told();
+    told.links = links;
+    await browser.open('about:blank');
+    await browser.open(`http://127.0.0.1:${server.port}/`);
+    await browser.pass(ms);
+  }
+
+  const textOf = (selector: string): Promise<unknown> =>
+    browser.value(`[...document.querySelectorAll('${selector}')].map((one) => one.textContent)`);
+  /** The lines of a chart, by link. */
+  const linesOf = async (chart: string): Promise<Readonly<Record<string, string>>> => {
+    const of = "[one.dataset.link, one.getAttribute('d')]";
+    const paths = `[...document.querySelectorAll('#${chart} path')].map((one) => ${of})`;
+    return (await browser.value(`Object.fromEntries(${paths})`)) as Record<string, string>;
+  };
+
+  it('draws a line for each link in each chart, and lists them', async () => {
+    const names = ['dsl', '<b>lte</b>'];
+    await open((polls) => names.map((name, id) => counting({ id, name }, polls)), 8_000);
+    ok(told.polls >= 2, `${told.polls} polls`);
+    equal(await browser.value('document.title'), 'home: connected');
+    deepEqual(await textOf('#links td:first-child'), names);
+    for (const chart of CHARTS) {
+      const lines = await linesOf(chart);
+      deepEqual(Object.keys(lines), names);
+      for (const line of Object.values(lines)) match(line, /^M[\d.]+ [\d.]+h0(L[\d.]+ [\d.]+)+$/);
+      deepEqual(await textOf(`#${chart}-key > span`), names);
+    }
+    // 5.6 Mbit/s in each direction of 7 at most; 20.4 ms of 30; 1.23 % of 1.5.
+    deepEqual(await textOf('#down-values span'), ['6', '3', '0']);
+    deepEqual(await textOf('#rtt-values span'), ['30', '15', '0']);
+    deepEqual(await textOf('#loss-values span'), ['1.5', '0.75', '0']);
+    deepEqual(await textOf('#trouble'), ['']);
+  });
+
+  it('draws nothing measured of a link that is down, and goes on when it is back', async () => {
+    const isDown = (polls: number): boolean => polls > 3 && polls <= 6;
+    const dsl = (polls: number): LinkStatus =>
+      counting({ name: 'dsl', state: isDown(polls) ? 'down' : 'up' }, polls);
+    await open((polls) => [dsl(polls), counting({ id: 1, name: 'lte' }, polls)], 5_500);
+    match(String(await textOf('#links tr:first-child td:nth-child(2)')), /^down for \d s$/);
+    await browser.pass(4_000);
+    for (const chart of ['rtt', 'loss']) {
+      const { dsl: line, lte } = await linesOf(chart);
+      equal(line.split('M').length, 3, `${chart}: ${line}`);
+      equal(lte.split('M').length, 2, `${chart}: ${lte}`);
+    }
+    equal((await linesOf('up'))['dsl'].split('M').length, 2);
+  });
+
+  it('forgets a link that has been gone for two minutes', async () => {
+    const links = (polls: number): readonly LinkStatus[] => [
+      counting({ name: 'dsl' }, polls),
+      ...(polls > 2 ? [] : [counting({ id: 1, name: 'lte' }, polls)]),
+    ];
+    await open(links, 3_500);
+    deepEqual(await textOf('#links td:first-child'), ['dsl']);
+    deepEqual(Object.keys(await linesOf('up')), ['dsl', 'lte']);
+    await browser.pass(125_000);
+    deepEqual(Object.keys(await linesOf('up')), ['dsl']);
+    told.links = () => [];
+    await browser.pass(2_000);
+    deepEqual(await textOf('#links td'), ['no links']);
+  });
+
+  it('fits into a narrow and a wide window, whatever the names are', async () => {
+    const endpoint = '[2001:db8:1234:5678:9abc:def0:1234:5678]:44300';
+    const all = Array.from({ length: 20 }, (_, id) => ({ id, name: `x${id}`.padEnd(32, 'x') }));
+    await open((polls) => all.map((one) => counting({ ...one, endpoint }, polls)), 3_000);
+    for (const width of [320, 400, 800, 1280]) {
+      await browser.look({ width, height: 800, isDark: false });
+      equal(await browser.value('document.documentElement.scrollWidth'), width);
+    }
+    // Too many for a key: the table is it.
+    deepEqual(await textOf('#up-key > span'), []);
+    equal(((await textOf('#links .mark')) as string[]).length, all.length);
+  });
+
+  it('says so when nobody answers', async () => {
+    await open((polls) => [counting({ name: 'dsl' }, polls)], 3_000);
+    await server.close();
+    await browser.pass(2_000);
+    match(String(await textOf('#trouble')), /^no status: /);
+    equal(await browser.value('document.title'), 'vpn: no status');
+    deepEqual(await textOf('#links td:first-child'), ['dsl']);
+  });
+});

@@ -6,7 +6,7 @@
 import { existsSync, lstatSync, unlinkSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
-import { Failure, reason } from '../report.ts';
+import { Failure, reason, verbose } from '../report.ts';
 import { after } from './clock.ts';
 import { isAnswered } from './connect.ts';
 import type { EventLog, LoggedEvent } from './eventlog.ts';
@@ -199,9 +199,11 @@ class Client {
     try {
       request = parseRequest(line);
     } catch (error) {
+      verbose('control', `refused: ${reason(error)}`);
       this.say({ ok: false, error: reason(error) });
       return undefined;
     }
+    verbose('control', `asked: ${request.command}`);
     switch (request.command) {
       case 'status':
         socket.write(deps.statusLine());

@@ -82,7 +82,7 @@ export interface About {
   readonly pid: number;
   readonly device: string;
   readonly deviceType: 'tun' | 'tap';
-  /** Inner addresses; '' where the status script sets them. */
+  /** Inner addresses; '' where the status script sets them and is told none. */
   readonly localIp: string;
   readonly peerIp: string;
   /** Whether packets go in the clear, authenticated only. */
@@ -300,7 +300,8 @@ function stateOf(tunnel: TunnelStatus): Status['state'] {
   return tunnel.heardAgoMs !== undefined && tunnel.heardAgoMs < SILENT_MS ? 'connected' : 'silent';
 }
 
-function mlvpnState(link: LinkStatus, { hasSession }: TunnelStatus): MlvpnState {
+/** What MLVPN would call it. */
+export function mlvpnState(link: LinkStatus, { hasSession }: TunnelStatus): MlvpnState {
   if (!hasSession) return 'waiting peer';
   if (effectiveState(link) !== 'up') return 'disconnected';
   if (link.lossLimit > 0 && link.lossRatio > link.lossLimit) return 'lossy link';

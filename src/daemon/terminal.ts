@@ -22,6 +22,11 @@ export function hasTerminal(): boolean {
   return process.stdout.isTTY;
 }
 
+/** How wide it is; undefined where there is none. */
+export function terminalColumns(): number | undefined {
+  return process.stdout.isTTY ? process.stdout.columns : undefined;
+}
+
 /** Takes the terminal over; `onKey` is told of keys, Ctrl-C among them as 'q', `onResize` of another size. */
 export function openTerminal(onKey: (key: string) => void, onResize: () => void): Terminal {
   const { stdin, stdout } = process;

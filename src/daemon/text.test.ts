@@ -1,4 +1,4 @@
-import { deepEqual, equal, ok } from 'node:assert/strict';
+import { deepEqual, equal, match, ok } from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ABOUT, linkStatus, tunnelStatus } from '../../test/statussamples.ts';
 import { LinkHistory } from './history.ts';
@@ -11,6 +11,7 @@ import {
   percentText,
   rateText,
   sparkline,
+  stateText,
   statusText,
 } from './text.ts';
 import { frame, TopHistory } from './top.ts';
@@ -115,6 +116,27 @@ describe('vpn status', () => {
       ],
     );
   });
+
+  it('says of a server without a session that it waits', () => {
+    const text = (role: 'client' | 'server'): string =>
+      stateText({ ...status([]), role, state: 'connecting' });
+    equal(text('server'), 'server on tun0, waiting for the client, running for 10m 0s');
+    equal(text('client'), 'client on tun0, connecting, running for 10m 0s');
+  });
+
+  it('says the same in two tables where one does not fit into the terminal', () => {
+    const links = ['dsl', 'lte'].map((name, id) => linkStatus({ id, name }));
+    const wide = statusText(status(links));
+    const cells = (text: string): readonly string[] => (text.match(/\S+/g) ?? []).sort();
+    const columns = Math.max(...wide.split('\n').map((line) => line.length));
+    equal(statusText(status(links), columns), wide);
+    const narrow = statusText(status(links), columns - 1);
+    for (const line of narrow.split('\n')) ok(line.length <= 80, line);
+    // The names stand in both.
+    deepEqual(cells(narrow), cells(`${wide} LINK dsl lte`));
+    match(narrow, /^LINK  STATE  ENDPOINT +MTU\ndsl   up     192\.0\.2\.1:443  1500$/m);
+    match(narrow, /^LINK +RTT  JITTER .*\ndsl   20\.4ms   1\.2ms /m);
+  });
 });
 
 describe('vpn top', () => {
@@ -141,6 +163,30 @@ describe('vpn top', () => {
         for (const line of lines) ok([...line].length <= columns, line);
       }
     }
+  });
+
+  it('has a head over its columns, and says since when a link is as it is', () => {
+    const links = [
+      linkStatus({ name: 'a-link-with-a-name' }),
+      linkStatus({ id: 1, state: 'down' }),
+    ];
+    const history = new TopHistory();
+    const picture = status(links);
+    history.add(picture);
+    const lines = frame(picture, history, 80, 24);
+    const [head, first, , second, facts] = lines.slice(3);
+    const at = head.indexOf('  UP', head.indexOf('SHARE')) + 2;
+    const width = head.lastIndexOf('DOWN') - at - 2;
+    match(head, /^LINK +UP +DOWN SHARE  UP +DOWN$/);
+    match(first, /^a-link-with-a-name +0 +0 +0% +▁ +▁$/);
+    // The newest bar is the last of its part.
+    equal(first.indexOf('▁'), at + width - 1);
+    equal(second.lastIndexOf('▁'), at + 2 * width + 1);
+    match(
+      facts,
+      /^  down 0s  rtt 20\.4ms±1\.2ms  loss 1\.23%  can 10\.0M  192\.0\.2\.1:443  mtu 1500$/,
+    );
+    equal(lines.at(-1), `bars: the last ${width} s, full height 0bit/s; q ends`);
   });
 
   it('draws all links to one scale, and gaps where a link was not there', () => {

@@ -61,8 +61,9 @@ export function sparkline(
   return bars.join('').padStart(width);
 }
 
-/** Columns as wide as what is in them, the first to the left, all others to the right. */
+/** Columns as wide as what is in them, the words to the left, the numbers to the right. */
 export function table(rows: readonly (readonly string[])[]): readonly string[] {
+  const left = (rows[0] ?? []).map((head) => WORDS.includes(head));
   const widths = (rows[0] ?? []).map((_, column) =>
     Math.max(...rows.map((row) => [...(row[column] ?? '')].length)),
   );
@@ -70,22 +71,25 @@ export function table(rows: readonly (readonly string[])[]): readonly string[] {
     row
       .map((cell, column) => {
         const missing = ' '.repeat(widths[column] - [...cell].length);
-        return LEFT.includes(column) ? cell + missing : missing + cell;
+        return left[column] ? cell + missing : missing + cell;
       })
       .join('  ')
       .trimEnd(),
   );
 }
-/** Link, endpoint and state. */
-const LEFT: readonly number[] = [0, 1, 2];
-
 const HEAD: readonly string[] = [
   ...['LINK', 'ENDPOINT', 'STATE', 'RTT', 'JITTER', 'LOSS', 'REPAIRED'],
   ...['UP', 'DOWN', 'CAPACITY', 'SHARE', 'MTU'],
 ];
+const WORDS: readonly string[] = ['LINK', 'ENDPOINT', 'STATE'];
+/** In a narrow terminal there are two tables, each with the names: of what a link is, and of what it does. */
+const NARROW: readonly (readonly string[])[] = [
+  ['LINK', 'STATE', 'ENDPOINT', 'MTU'],
+  ['LINK', 'RTT', 'JITTER', 'LOSS', 'REPAIRED', 'UP', 'DOWN', 'CAPACITY', 'SHARE'],
+];
 
-/** What `vpn status` prints. */
-export function statusText(status: Status): string {
+/** What `vpn status` prints; `columns`: of the terminal, if it is one. */
+export function statusText(status: Status, columns = Number.POSITIVE_INFINITY): string {
   const lines = [
     `${status.name}: ${stateText(status)}`,
     `  ${keysText(status)}`,
@@ -93,15 +97,26 @@ export function statusText(status: Status): string {
       `down ${rateText(status.down_bits_per_second)}bit/s (${bytesText(status.received_bytes)}), ` +
       `repaired ${status.repaired_packets}, lost ${status.abandoned_packets}`,
     '',
-    ...table([HEAD, ...status.tunnels.map(linkCells)]),
+    ...linkTables(status, columns),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function linkTables(status: Status, columns: number): readonly string[] {
+  const rows = [HEAD, ...status.tunnels.map(linkCells)];
+  const wide = table(rows);
+  if (wide.every((line) => [...line].length <= columns)) return wide;
+  const tables = NARROW.map((heads) =>
+    table(rows.map((row) => heads.map((head) => row[HEAD.indexOf(head)]))),
+  );
+  return [...tables[0], '', ...tables[1]];
 }
 
 /** `client on tun0, connected, running for 2h 10m`. */
 export function stateText(status: Status): string {
   const { role, tuntap, state, running_seconds: running } = status;
-  return `${role} on ${tuntap.name}, ${state}, running for ${durationText(running)}`;
+  const what = role === 'server' && state === 'connecting' ? 'waiting for the client' : state;
+  return `${role} on ${tuntap.name}, ${what}, running for ${durationText(running)}`;
 }
 
 export function keysText(status: Status): string {

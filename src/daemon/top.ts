@@ -6,6 +6,7 @@ import type { PublishedLink, Status } from './status.ts';
 import { hasTerminal, openTerminal } from './terminal.ts';
 import {
   bytesText,
+  durationText,
   keysText,
   linkState,
   msText,
@@ -17,10 +18,14 @@ import {
 
 const EVERY_MS = 1_000;
 const KEPT = 240;
-/** What stands left of the sparklines, and between the two. */
-const LEFT_COLUMNS = 34;
-const GAP_COLUMNS = 2;
-const NAME_COLUMNS = 12;
+const GAP = '  ';
+/** Of a rate, and of a share. */
+const RATE_COLUMNS = 6;
+const SHARE_COLUMNS = 5;
+/** A name has as much of the line at most, so that something is left for the sparklines. */
+const NAME_SHARE = 0.25;
+const LEAST_WIDTH = 8;
+const HEAD_NAME = 'LINK';
 /** Lines above and below the links, and for each link. */
 const OTHER_ROWS = 6;
 const LINK_ROWS = 2;
@@ -65,6 +70,13 @@ function push(
   else points.set(name, [...new Array<undefined>(before).fill(undefined), value]);
 }
 
+/** How wide what stands in a line is, in columns. */
+interface Widths {
+  readonly name: number;
+  /** Of each of the two sparklines: a column is a second. */
+  readonly line: number;
+}
+
 /** The lines of one picture, at most `rows`, each at most `columns` wide. */
 export function frame(
   status: Status,
@@ -72,10 +84,10 @@ export function frame(
   columns: number,
   rows: number,
 ): readonly string[] {
-  const width = Math.max(8, Math.floor((columns - LEFT_COLUMNS - GAP_COLUMNS) / 2));
-  const top = history.top(width);
   const room = Math.max(1, Math.floor((rows - OTHER_ROWS) / LINK_ROWS));
   const shown = status.tunnels.slice(0, room);
+  const widths = widthsOf(shown, columns);
+  const top = history.top(widths.line);
   const missing = status.tunnels.length - shown.length;
   const lines = [
     `${status.name}: ${stateText(status)}`,
@@ -83,35 +95,51 @@ export function frame(
     `up ${rateText(status.up_bits_per_second)}bit/s (${bytesText(status.sent_bytes)})  ` +
       `down ${rateText(status.down_bits_per_second)}bit/s (${bytesText(status.received_bytes)})  ` +
       `repaired ${status.repaired_packets}  lost ${status.abandoned_packets}`,
-    '',
-    ...shown.flatMap((link) => linkLines(link, history, width, top)),
+    headLine(widths),
+    ...shown.flatMap((link) => linkLines(link, history, widths, top)),
     missing > 0 ? `${missing} more` : '',
-    `full height ${rateText(top)}bit/s; q ends`,
+    `bars: the last ${widths.line} s, full height ${rateText(top)}bit/s; q ends`,
   ];
-  return lines.slice(0, rows).map((line) => [...line].slice(0, columns).join(''));
+  return lines.slice(0, rows).map((line) => [...line].slice(0, columns).join('').trimEnd());
+}
+
+function widthsOf(links: readonly PublishedLink[], columns: number): Widths {
+  const longest = Math.max(HEAD_NAME.length, ...links.map((link) => [...link.name].length));
+  const name = Math.min(longest, Math.max(HEAD_NAME.length, Math.floor(columns * NAME_SHARE)));
+  const numbers = 2 * (RATE_COLUMNS + 1) + SHARE_COLUMNS + 1;
+  const left = columns - name - numbers - 2 * GAP.length;
+  return { name, line: Math.max(LEAST_WIDTH, Math.floor(left / 2)) };
+}
+
+function headLine({ name, line }: Widths): string {
+  return [
+    `${HEAD_NAME.padEnd(name)} ${'UP'.padStart(RATE_COLUMNS)} ${'DOWN'.padStart(RATE_COLUMNS)}`,
+    ` ${'SHARE'.padStart(SHARE_COLUMNS)}${GAP}${'UP'.padEnd(line)}${GAP}DOWN`,
+  ].join('');
 }
 
 function linkLines(
   link: PublishedLink,
   history: TopHistory,
-  width: number,
+  widths: Widths,
   top: number,
 ): readonly string[] {
-  const name = [...link.name].slice(0, NAME_COLUMNS).join('').padEnd(NAME_COLUMNS);
-  const rates = `↑${rateText(link.up_bits_per_second).padStart(6)} ↓${rateText(link.down_bits_per_second).padStart(6)}`;
-  const share = percentText(link.share).padStart(5);
-  const head = `${name} ${rates} ${share}`.padEnd(LEFT_COLUMNS);
-  const up = sparkline(history.up.get(link.name) ?? [], width, top);
-  const down = sparkline(history.down.get(link.name) ?? [], width, top);
+  const name = [...link.name].slice(0, widths.name).join('').padEnd(widths.name);
+  const rates = [link.up_bits_per_second, link.down_bits_per_second]
+    .map((rate) => rateText(rate).padStart(RATE_COLUMNS))
+    .join(' ');
+  const share = percentText(link.share).padStart(SHARE_COLUMNS);
+  const up = sparkline(history.up.get(link.name) ?? [], widths.line, top);
+  const down = sparkline(history.down.get(link.name) ?? [], widths.line, top);
   const facts = [
-    linkState(link),
+    `${linkState(link)} ${durationText(link.state_seconds)}`,
     `rtt ${msText(link.rtt_ms)}±${msText(link.jitter_ms)}`,
     `loss ${percentText(link.loss_ratio)}`,
     `can ${rateText(link.capacity_bits_per_second)}`,
-    `mtu ${link.mtu}`,
     link.endpoint,
-  ];
-  return [`${head}${up}${' '.repeat(GAP_COLUMNS)}${down}`, `  ${facts.join('  ')}`];
+    link.mtu === 0 ? '' : `mtu ${link.mtu}`,
+  ].filter((fact) => fact !== '');
+  return [`${name} ${rates} ${share}${GAP}${up}${GAP}${down}`, `  ${facts.join('  ')}`];
 }
 
 /** Draws until a key, a signal or the end of the instance. Throws a `Failure`. */
