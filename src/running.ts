@@ -244,7 +244,11 @@ export class Running {
     this.restarts++;
     log(`worker ${why}; nothing leaves until the next one runs, in ${waitMs / 1000} s`);
     this.stopWaiting = after(waitMs, () => {
-      this.launch(`worker ${why}`).catch(this.fail);
+      this.launch(`worker ${why}`).catch((error: unknown) => {
+        fail(error);
+        // Its end has another one started.
+        void this.worker?.end('could not start');
+      });
     });
     void setup.refresh();
   }
@@ -307,6 +311,9 @@ export class Running {
 
   private async perform(request: Request): Promise<readonly string[]> {
     if (request.request === 'hold') {
+      if (this.ways.configs.at(request.index) === undefined) {
+        throw new Failure(`link ${request.index}`, 'no such link', 'see vpn status');
+      }
       this.ways.hold(request.index, request.isHeld);
       await this.ways.settle();
       return [];

@@ -151,12 +151,20 @@ export class Channel {
     const text = Buffer.concat(this.parts).toString();
     this.parts = [];
     this.partsBytes = 0;
-    this.events.message(JSON.parse(text), passed);
+    this.events.message(parsed(text), passed);
   }
 
   private end(why: string): void {
     if (this.isEnded) return;
     this.close();
     this.events.ended(why);
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error('sent what is no message');
   }
 }

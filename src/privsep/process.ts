@@ -8,10 +8,13 @@ import { WORKER_COMMAND } from './command.ts';
 import { wordOf } from './messages.ts';
 import type { Order, Word } from './messages.ts';
 import type { Handle, Native } from '../native.ts';
-import { after } from '../daemon/clock.ts';
+import { after, nowMs } from '../daemon/clock.ts';
 
 /** For its goodbye, its last answers and closing what it has; then it is killed. */
 const END_LIMIT_MS = 5_000;
+/** What a worker says in a second, and at once: far more than links that flap and users who ask make it say. */
+const WORDS_PER_SECOND = 2_000;
+const MOST_WORDS = 20_000;
 /** A title takes the place of the words (setproctitle), so there must be room: 20 links of ten letters. */
 const TITLE_ROOM = ' '.repeat(256);
 
@@ -21,6 +24,8 @@ export class WorkerProcess {
   private readonly child: ChildProcess;
   private readonly channel: Channel;
   private misbehaviour = '';
+  private wordsLeft = MOST_WORDS;
+  private countedMs = nowMs();
   private stopLimit: (() => void) | undefined = undefined;
 
   /** Throws what the system says. */
@@ -28,7 +33,10 @@ export class WorkerProcess {
     const { handle, descriptor } = native.channelPair();
     // A descriptor that comes from there is not taken: only the monitor opens things.
     this.channel = new Channel(native, handle, false, {
-      message: (message) => onWord(wordOf(message)),
+      message: (message) => {
+        this.count();
+        onWord(wordOf(message));
+      },
       raw: () => this.stopAt('sent what is no message'),
       ended: (why) => this.stopAt(why),
     });
@@ -67,6 +75,15 @@ export class WorkerProcess {
     this.send({ order: 'end', cause });
     this.stopLimit ??= after(END_LIMIT_MS, () => this.child.kill('SIGKILL'));
     await this.ended;
+  }
+
+  /** Each word may cost more here than there. Throws when there are too many. */
+  private count(): void {
+    const atMs = nowMs();
+    const more = ((atMs - this.countedMs) * WORDS_PER_SECOND) / 1000;
+    this.wordsLeft = Math.min(MOST_WORDS, this.wordsLeft + more) - 1;
+    this.countedMs = atMs;
+    if (this.wordsLeft < 0) throw new Error('talks too much');
   }
 
   /** What it says is not to be trusted, or it does not listen: it may do no more. */
