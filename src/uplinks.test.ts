@@ -187,7 +187,7 @@ describe('the links of a client', () => {
     equal(uplinks.add(config('eth2'), 0), 2);
     uplinks.replace(0, config('eth2,name=other'), 0);
     uplinks.remove(1);
-    deepEqual(await world.news(), ['add eth2', 'absent 2', 'drop 0', 'remove 1']);
+    deepEqual(await world.news(), ['add eth2', 'absent 2', 'drop 0', 'down 1', 'remove 1']);
     await uplinks.settle();
     deepEqual((await world.news()).toSorted(), ['follow', 'open 0', 'open 2']);
     // A place that is free is taken again.

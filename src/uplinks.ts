@@ -136,15 +136,14 @@ export class Uplinks implements Ways {
 
   remove(index: number): void {
     this.#watch.hold(index, true);
-    this.#watch.observe(this.#deps.observe());
+    this.#lose(this.#watch.observe(this.#deps.observe()).lost);
     this.#tunnel?.removeLink(index);
     this.#free.add(index);
   }
 
   hold(index: number, isHeld: boolean): void {
     this.#watch.hold(index, isHeld);
-    this.#watch.observe(this.#deps.observe());
-    if (isHeld) this.#tunnel?.linkDown(index);
+    this.#lose(this.#watch.observe(this.#deps.observe()).lost);
   }
 
   async settle(): Promise<void> {
@@ -156,13 +155,17 @@ export class Uplinks implements Ways {
   changed(): void {
     if (!this.isBound) return;
     const { lost, found } = this.#watch.observe(this.#deps.observe());
+    this.#lose(lost);
+    if (lost.length > 0 || found.length > 0) void this.follow();
+  }
+
+  #lose(lost: readonly number[]): void {
     for (const index of lost) {
       this.#tunnel?.linkDown(index);
       if (this.#watch.isPresent(index) || this.#watch.isHeld(index)) continue;
       const link = this.configs[index];
       log(`${this.#nameOf(link)}: ${this.#whyAbsent(link)}`);
     }
-    if (lost.length > 0 || found.length > 0) void this.follow();
   }
 
   /** Follows the host's routes, then uses what is there again. Never rejects. */
@@ -185,7 +188,7 @@ export class Uplinks implements Ways {
     if (this.#tunnel === undefined) return;
     await this.#tunnel.settled();
     const { lost, found } = this.#watch.observe(this.#deps.observe());
-    for (const index of lost) this.#tunnel.linkDown(index);
+    this.#lose(lost);
     for (const index of found) {
       try {
         this.#tunnel.linkUp(index);

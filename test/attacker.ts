@@ -87,7 +87,7 @@ export async function attack(plan: Plan): Promise<Report> {
         : (sent * 1000) / plan.perSecond - (performance.now() - startMs);
     if (aheadMs > 1) await sleep(aheadMs);
   }
-  await sleep(plan.listenMs ?? 1000);
+  await sleep(plan.listenMs ?? 500);
   for (const socket of sockets) socket.close();
 
   const total = (bytes: readonly number[]): number => bytes.reduce((sum, n) => sum + n, 0);

@@ -12,39 +12,35 @@ import {
   startServer,
   tunnel,
 } from './ends.ts';
-import { receiveFile, sendFile } from './helpers.ts';
+import { checkArrived, receiveFile, sendFile } from './helpers.ts';
 import { netTest, pass, run, until, type Daemon } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { ping, reaches } from './traffic.ts';
 import { CLIENT, INTERNET, rebind, SERVER, world, type World } from './world.ts';
 
 /** VPN_TEST_LONG=1 takes the link away for a whole minute. */
-const LINK_DOWN_MS = process.env['VPN_TEST_LONG'] === '1' ? 60_000 : 20_000;
+const LINK_DOWN_MS = process.env['VPN_TEST_LONG'] === '1' ? 60_000 : 12_000;
 
 interface Transfer {
   readonly sender: Daemon;
   readonly receiver: Daemon;
 }
 
-/** A TCP transfer of about `seconds` from the client to the internet, or to the server itself, or back. */
+/** How long a transfer goes on at least, around what happens to it. */
+const SECONDS = 5;
+
+/** A TCP transfer from the client to the internet, or to the server itself, or back. */
 async function startTransfer(
   hosts: World,
   way: 'up' | 'down',
-  seconds: number,
   to: 'internet' | 'server' = 'internet',
 ): Promise<Transfer> {
   const mbit = 16;
   // The client connects in both cases: the server's NAT lets nobody in.
   const receiver = await receiveFile(hosts[to], 9000);
   const address = to === 'server' ? SERVER_IP : INTERNET[4];
-  const sender = sendFile(hosts.client, address, 9000, (mbit / 8) * seconds, mbit, way);
+  const sender = sendFile(hosts.client, address, 9000, (mbit / 8) * SECONDS, mbit, way);
   return { sender, receiver };
-}
-
-async function checkArrived({ sender, receiver }: Transfer): Promise<void> {
-  assert.equal(await sender.ended(90_000), 0, sender.output);
-  assert.equal(await receiver.ended(), 0, receiver.output);
-  assert.equal(receiver.output.trim().split('\n').at(-1), sender.output.trim().split('\n').at(-1));
 }
 
 for (const way of ['up', 'down'] as const) {
@@ -52,12 +48,12 @@ for (const way of ['up', 'down'] as const) {
     const hosts = world(bed);
     await tunnel(bed, hosts, SERVER[4]);
     await reaches(hosts.client, INTERNET[4]);
-    const transfer = await startTransfer(hosts, way, 8);
-    await pass(2000);
+    const transfer = await startTransfer(hosts, way);
+    await pass(1500);
     hosts.client.run('ip address delete 10.1.0.2/24 dev eth0');
     hosts.client.run('ip address add 10.1.0.33/24 dev eth0');
     hosts.client.run('ip route add default via 10.1.0.1');
-    await checkArrived(transfer);
+    await checkArrived(transfer.sender, transfer.receiver);
     assert.equal(ping(hosts.client, INTERNET[4], '-q -c 5 -i 0.1 -W 2').received, 5);
   });
 
@@ -70,13 +66,13 @@ for (const way of ['up', 'down'] as const) {
       rebind(hosts, clientPort(hosts.client), 40_001);
       await connected(client);
       await reaches(hosts.client, INTERNET[4]);
-      const transfer = await startTransfer(hosts, way, 8);
+      const transfer = await startTransfer(hosts, way);
       for (const port of [40_002, 40_003]) {
-        await pass(2000);
+        await pass(1500);
         rebind(hosts, clientPort(hosts.client), port);
       }
       const wire = await capture(bed, hosts.server, 'eth0', 'udp src port 443');
-      await checkArrived(transfer);
+      await checkArrived(transfer.sender, transfer.receiver);
       await wire.stop();
       assert.equal(wire.datagrams().at(-1)?.targetPort, 40_003);
     },
@@ -87,14 +83,14 @@ for (const way of ['up', 'down'] as const)
   netTest(`a TCP transfer ${way} outlives a restart of the server`, [], async (bed) => {
     const hosts = world(bed);
     const { server, key } = await tunnel(bed, hosts, SERVER[4]);
-    const transfer = await startTransfer(hosts, way, 8, 'server');
+    const transfer = await startTransfer(hosts, way, 'server');
     let running = server;
     for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
       await pass(1500);
       await running.daemon.stop(signal);
       running = startServer(bed, hosts.server, { key, stateDir: server.stateDir });
     }
-    await checkArrived(transfer);
+    await checkArrived(transfer.sender, transfer.receiver);
   });
 
 /** What the internet sends meanwhile must not be taken by the server's kernel for its own. */
@@ -112,7 +108,7 @@ for (const isTracked of [false, true])
       // By the server itself: what the client sends has passed a router, and lost one of 64 hops.
       const reset = 'tcp[tcpflags] & tcp-rst != 0 and ip[8] = 64';
       const resets = await capture(bed, hosts.server, 'wan0', reset);
-      const transfer = await startTransfer(hosts, 'down', 8);
+      const transfer = await startTransfer(hosts, 'down');
       await pass(1500);
       await ends.server.daemon.stop();
       if (!isTracked) {
@@ -122,7 +118,7 @@ for (const isTracked of [false, true])
       }
       await pass(1500);
       startServer(bed, hosts.server, { key: ends.key, stateDir: ends.server.stateDir });
-      await checkArrived(transfer);
+      await checkArrived(transfer.sender, transfer.receiver);
       assert.deepEqual(resets.packets(), []);
       await resets.stop();
     },
@@ -135,14 +131,14 @@ netTest(
     const hosts = world(bed);
     const { client } = await tunnel(bed, hosts, SERVER[4]);
     await reaches(hosts.client, INTERNET[4]);
-    const transfer = await startTransfer(hosts, 'up', 5);
+    const transfer = await startTransfer(hosts, 'up');
     await pass(1000);
     hosts.router.run('ip link set eth0 down');
     await pass(LINK_DOWN_MS);
     assert.equal(client.daemon.exit, undefined);
     hosts.router.run('ip link set eth0 up');
     await connected(client, undefined, 60_000);
-    if (LINK_DOWN_MS < 30_000) await checkArrived(transfer);
+    if (LINK_DOWN_MS < 30_000) await checkArrived(transfer.sender, transfer.receiver);
     await reaches(hosts.client, INTERNET[4]);
   },
 );
@@ -154,7 +150,8 @@ netTest(
     const hosts = world(bed);
     const { client } = await tunnel(bed, hosts, SERVER[4]);
     hosts.client.run('ip link set eth0 down');
-    await pass(5000);
+    // Longer than a session may be silent (SILENT_MS).
+    await pass(3500);
     hosts.client.run('ip link set eth0 up');
     // As a DHCP client does.
     hosts.client.run('ip route add default via 10.1.0.1');
@@ -184,9 +181,9 @@ for (const stepped of ['client', 'server'] as const)
     });
     await connected(client);
     await reaches(hosts.client, INTERNET[4]);
-    const transfer = await startTransfer(hosts, 'up', 8);
+    const transfer = await startTransfer(hosts, 'up');
     for (const step of [86_400, -86_400]) {
-      await pass(2000);
+      await pass(1500);
       bed.write(stepFile, String(step));
     }
     // The step reaches a program on the same node: else this test would prove nothing.
@@ -194,49 +191,33 @@ for (const stepped of ['client', 'server'] as const)
     assert.equal(await probe.ended(), 0);
     const off = Number(probe.output) - Date.now();
     assert.ok(Math.abs(off + 86_400_000) < 60_000, `off by ${off} ms`);
-    await checkArrived(transfer);
+    await checkArrived(transfer.sender, transfer.receiver);
     assert.equal(ping(hosts.client, INTERNET[4], '-q -c 20 -i 0.1 -W 2').received, 20);
   });
 
 netTest(
-  'a silent server: one line, retries for ever, and a clean end',
+  'a silent server: one line, retries for ever; found when it comes up, and a clean end without it',
   ['tcpdump'],
   async (bed) => {
     const hosts = world(bed);
     const before = hostState(hosts.client);
+    const key = makeKey(bed);
     hosts.router.run('iptables -A FORWARD -p udp --dport 443 -j DROP');
     const wire = await capture(bed, hosts.router, 'eth0', 'udp dst port 443');
-    const client = startClient(bed, hosts.client, { key: makeKey(bed), address: SERVER[4] });
+    const client = startClient(bed, hosts.client, { key, address: SERVER[4] });
     await client.daemon.line(/no reply from/, 60_000);
     const seen = wire.datagrams().length;
     await until('another try', () => wire.datagrams().length > seen + 2, 60_000);
     assert.equal(client.daemon.exit, undefined);
     assert.equal(client.daemon.output.match(/no reply from/g)?.length, 1, client.daemon.output);
+    hosts.router.run('iptables -F FORWARD');
+    const server = startServer(bed, hosts.server, { key });
+    await connected(client, undefined, 60_000);
+    await server.daemon.stop('SIGKILL');
     assert.equal(await client.daemon.stop('SIGINT'), 0);
     assert.deepEqual(difference(before, hostState(hosts.client)), []);
   },
 );
-
-netTest('a server that comes up later is found', [], async (bed) => {
-  const hosts = world(bed);
-  const key = makeKey(bed);
-  const client = startClient(bed, hosts.client, { key, address: SERVER[4] });
-  await client.daemon.line(/no reply from/, 60_000);
-  startServer(bed, hosts.server, { key });
-  await connected(client, undefined, 60_000);
-});
-
-netTest('a name that does not resolve at the start is an error', [], async (bed) => {
-  const hosts = world(bed);
-  hosts.client.names('127.0.0.1 localhost');
-  const before = hostState(hosts.client);
-  const client = startClient(bed, hosts.client, { key: makeKey(bed), address: 'nowhere.invalid' });
-  assert.equal(await client.daemon.ended(60_000), 1);
-  const lines = client.daemon.output.trim().split('\n');
-  assert.equal(lines.length, 1, client.daemon.output);
-  assert.match(lines[0]!, /^vpn: .*"?nowhere\.invalid"?/);
-  assert.deepEqual(difference(before, hostState(hosts.client)), []);
-});
 
 netTest('a server that moves is found by its name', [], async (bed) => {
   const hosts = world(bed);

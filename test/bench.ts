@@ -178,6 +178,7 @@ async function main(): Promise<void> {
     cable: bareCable,
     vpn: vpn(0, []),
     'vpn-plain': vpn(1, ['--no-offload']),
+    'vpn-clear': vpn(2, ['--cleartext-data']),
     'wireguard-go': wireguardGo,
     openvpn,
   };

@@ -105,7 +105,7 @@ export class Bed {
 
   constructor(seed: number, ways: readonly Way[]) {
     this.random = new Random(seed);
-    const classifier = new Classifier();
+    const classifier = new Classifier(false);
     const rule = { protocol: 'udp', port: REALTIME_PORT, isDuplicated: true } as const;
     classifier.setRules([rule], []);
     const host: Host = {
@@ -123,7 +123,7 @@ export class Bed {
       resolve: () => Promise.resolve([]),
       report: () => undefined,
     };
-    this.bonding = new Bonding(host, new Uint8Array(16), classifier);
+    this.bonding = new Bonding(host, new Uint8Array(16), classifier, 0);
     ways.forEach((way, id) => this.addLink(id, way));
     this.bonding.scheduler.order(this.links);
   }

@@ -74,7 +74,7 @@ describe('100 control clients with 1000 requests each', () => {
       about: ABOUT,
       controlPath: '',
       http: undefined,
-      hook: undefined,
+      hooks: undefined,
       snapshot: () => {
         snapshot(tunnel.parts, tunnel.host.nowMs());
         return tunnelStatus(links);

@@ -19,6 +19,8 @@ export const CLIENT_IP = Uint8Array.of(192, 168, 192, 1);
 const PACKET_BYTES = 1_200;
 /** 50 Mbit/s. */
 const PER_MS = 5;
+/** After a stall of this program what was not sent in time is not sent in one burst. */
+const MOST_AT_ONCE = 100;
 /** What may be under way when the last packet was sent. */
 const SETTLE_MS = 500;
 
@@ -101,11 +103,16 @@ async function peer(port: number, count: number): Promise<void> {
   while (tunnel.links.length === 0) await pause(10);
   await pause(SETTLE_MS);
   console.log('ready');
-  const startMs = performance.now();
+  let lastMs = performance.now();
+  let credit = 0;
   for (let given = 0; given < count;) {
-    const now = Math.min(count, Math.floor((performance.now() - startMs) * PER_MS));
-    tun.due += now - given;
-    given = now;
+    const nowMs = performance.now();
+    credit = Math.min(MOST_AT_ONCE, credit + (nowMs - lastMs) * PER_MS);
+    lastMs = nowMs;
+    const now = Math.min(count - given, Math.floor(credit));
+    credit -= now;
+    given += now;
+    tun.due += now;
     tun.pump();
     await pause(1);
   }

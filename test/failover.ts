@@ -13,6 +13,7 @@ import { startMeter } from './helpers.ts';
 import { countedBy, tenthNow, type Counted, type Meter } from './meter.ts';
 import { Bed, pass, type Daemon, type Host } from './netns.ts';
 import { profileNamed } from './profiles.ts';
+import { counter } from './traffic.ts';
 import type { WanLink, WanStats } from './wan.ts';
 
 export interface Event {
@@ -256,17 +257,9 @@ async function readMeter(meter: Daemon): Promise<Meter> {
   return countedBy(meter);
 }
 
-/** RcvbufErrors of /proc/net/snmp. The tunnel's own sockets are among them. */
-function unread(hosts: readonly Host[]): number {
-  return hosts.reduce((sum, host) => {
-    const [names, values] = host
-      .run('cat /proc/net/snmp')
-      .split('\n')
-      .filter((line) => line.startsWith('Udp: '))
-      .map((line) => line.split(' '));
-    return sum + Number(values![names!.indexOf('RcvbufErrors')]);
-  }, 0);
-}
+/** Datagrams; the tunnel's own sockets are among them. */
+const unread = (hosts: readonly Host[]): number =>
+  hosts.reduce((sum, host) => sum + counter(host, 'Udp', 'RcvbufErrors'), 0);
 
 const dropped = (host: Host): number =>
   Number(host.run('cat /sys/class/net/vpn0/statistics/tx_dropped'));

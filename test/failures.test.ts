@@ -19,9 +19,9 @@ const SEED = Number(process.env['VPN_SEED'] ?? 7);
 /** Of the calls of a run, so many are tried by default for each fault. */
 const SAMPLE: Readonly<Record<Fault, number>> = {
   none: 0,
-  fails: 3,
+  fails: 2,
   'is killed': 1,
-  'does its work and is killed': 2,
+  'does its work and is killed': 1,
   hangs: 1,
   'is the last thing before vpn is killed': 2,
   'is done when vpn is killed': 2,

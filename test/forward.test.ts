@@ -8,8 +8,8 @@
 import assert from 'node:assert/strict';
 import { capture, checksums, withoutCardOffloads } from './capture.ts';
 import { CLIENT_IP, SERVER_IP, tunnel } from './ends.ts';
-import { receiveFile, sendFile } from './helpers.ts';
-import { netTest, pass, type Bed, type Host } from './netns.ts';
+import { checkArrived, receiveFile, sendFile } from './helpers.ts';
+import { netTest, until, type Bed, type Host } from './netns.ts';
 import { iperf, iperfServer, ping, reaches } from './traffic.ts';
 import { INTERNET, LAN, SERVER, world } from './world.ts';
 
@@ -30,10 +30,7 @@ async function checkWire(
   withoutCardOffloads(sender.host, sender.device);
   const seen = await capture(bed, to, device, 'inbound');
   const receiver = await receiveFile(to, 9000);
-  const transfer = sendFile(from, address, 9000, 2);
-  assert.equal(await transfer.ended(), 0, transfer.output);
-  await receiver.ended();
-  assert.equal(receiver.output.split('\n')[1], transfer.output.trim());
+  await checkArrived(sendFile(from, address, 9000, 2), receiver);
   const udp = await iperf(from, address, '-u -t 1 -b 5M -l 1000');
   assert.ok(udp.packets - udp.lost > 100, `${udp.packets} UDP packets, ${udp.lost} lost`);
   await seen.stop();
@@ -127,14 +124,15 @@ netTest(
       ['192.0.2.66', SERVER_IP],
       ['2001:db8:bad::66', INTERNET[6]],
     ] as const)
-      assert.equal(ping(hosts.client, to, `-c 3 -i 0.2 -W 1 -I ${from} -s 333`).received, 0);
+      assert.equal(ping(hosts.client, to, `-c 3 -i 0.2 -W 0.5 -I ${from} -s 333`).received, 0);
     // The honest one that follows shows that the captures see what passes.
     assert.equal(ping(hosts.client, INTERNET[4], '-c 1 -W 2 -s 444').received, 1);
     assert.equal(ping(hosts.client, INTERNET[6], '-c 1 -W 2 -s 444').received, 1);
-    await pass(200);
     for (const seen of [onTun, beyond]) {
-      const lengths = seen.packets().map(({ bytes }) => bytes.length);
-      assert.ok(lengths.includes(444 + 28) && lengths.includes(444 + 48), lengths.join(' '));
+      const lengths = await until('the honest ones', () => {
+        const all = seen.packets().map(({ bytes }) => bytes.length);
+        return all.includes(444 + 28) && all.includes(444 + 48) ? all : undefined;
+      });
       assert.ok(!lengths.includes(333 + 28) && !lengths.includes(333 + 48), lengths.join(' '));
     }
   },
@@ -146,7 +144,7 @@ netTest('nobody on the network of the client reaches its tunnel address', [], as
   const { client } = await tunnel(bed, hosts, SERVER[4]);
   hosts.router.run(`ip route add ${CLIENT_IP}/32 via 10.1.0.2`);
   hosts.router.run(`ip -6 route add ${client.inner6}/128 via 2001:db8:1::2`);
-  assert.equal(ping(hosts.router, CLIENT_IP, '-c 2 -W 1').received, 0);
-  assert.equal(ping(hosts.router, client.inner6, '-c 2 -W 1').received, 0);
+  assert.equal(ping(hosts.router, CLIENT_IP, '-c 2 -i 0.2 -W 0.5').received, 0);
+  assert.equal(ping(hosts.router, client.inner6, '-c 2 -i 0.2 -W 0.5').received, 0);
   assert.equal(ping(hosts.server, CLIENT_IP).received, 1);
 });

@@ -1,12 +1,13 @@
 /** Starts the helper programs of this directory inside hosts, on the node that the executable embeds. */
+import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import type { Plan, Report } from './attacker.ts';
 import { NODE } from './ends.ts';
-import type { Daemon, Host } from './netns.ts';
+import type { Bed, Daemon, Host } from './netns.ts';
 import type { World } from './world.ts';
 
 const program = (name: string): string[] => [
-  NODE,
+  ...['env', `NODE_COMPILE_CACHE=${process.env['NODE_COMPILE_CACHE'] ?? ''}`, NODE],
   '--disable-warning=ExperimentalWarning',
   resolve(import.meta.dirname, name),
 ];
@@ -47,9 +48,36 @@ export function sendFile(
   return host.start([...program('transfer.ts'), 'send', ...words]);
 }
 
+/** Two ends of transfer.ts have ended well, and with the same digest of the same bytes. */
+export async function checkArrived(sender: Daemon, receiver: Daemon): Promise<void> {
+  assert.equal(await sender.ended(90_000), 0, sender.output);
+  assert.equal(await receiver.ended(), 0, receiver.output);
+  assert.equal(receiver.output.trim().split('\n').at(-1), sender.output.trim().split('\n').at(-1));
+}
+
 /** Starts meter.ts, and returns when it sends or listens. */
 export async function startMeter(host: Host, ...words: readonly string[]): Promise<Daemon> {
   const meter = host.start([...program('meter.ts'), ...words]);
   await meter.line(/^ready$/);
   return meter;
+}
+
+/** Starts chatter.ts: a listener, when `word` is an address, or the plan in a file. */
+export async function startChatter(host: Host, word: string): Promise<Daemon> {
+  const chatter = host.start([...program('chatter.ts'), word]);
+  if (!word.endsWith('.json')) await chatter.line(/^listening$/);
+  return chatter;
+}
+
+/** Starts a name server on `address` that knows these names. */
+export async function startNameServer(
+  bed: Bed,
+  host: Host,
+  address: string,
+  names: Readonly<Record<string, string>>,
+): Promise<void> {
+  const file = bed.file('names.json');
+  bed.write(file, JSON.stringify(names));
+  const server = host.start([...program('nameserver.ts'), address, file]);
+  await server.line(/^ready$/);
 }

@@ -112,7 +112,7 @@ netTest(
     await client.daemon.line(
       /^vpn: warning: link "eth1": no default route leads out by "eth1"; if none is to come, write --link eth1,gateway=ADDRESS$/,
     );
-    assert.equal(ping(hosts.client, SERVER_IP, '-c 2 -W 1').received, 0);
+    assert.equal(ping(hosts.client, SERVER_IP, '-c 2 -i 0.2 -W 0.5').received, 0);
     hosts.client.run('ip route add default via 10.4.0.1 dev eth1 metric 300');
     await connected(client);
     assert.ok(load(hosts).eth1 > BYTES);
@@ -255,7 +255,7 @@ for (const { name, take, giveBack, says } of LOSSES)
     await connected(client);
     await bothUsed(hosts);
     take(hosts);
-    await until('its line', () => says.test(client.daemon.output), 2000);
+    await until('its line', () => says.test(client.daemon.output));
     const { eth0 } = load(hosts);
     assert.ok(eth0 > BYTES);
     giveBack(hosts);

@@ -23,6 +23,8 @@ const POLL_MS = 50;
 const STOP_GRACE_MS = 5_000;
 /** Of each program, in the report of a failure. */
 const LOG_LINES = 30;
+/** Of a test that the machine may have spoilt. */
+const ATTEMPTS = 3;
 
 /** One host: a network namespace. */
 export class Host {
@@ -37,12 +39,22 @@ export class Host {
   }
 
   private inside(command: readonly string[]): string[] {
-    return ['ip', 'netns', 'exec', this.namespace, ...words(command)];
+    const [program, ...rest] = words(command);
+    // ip(8) goes there by itself: one program fewer.
+    if (program === 'ip') return ['ip', '-n', this.namespace, ...rest];
+    return ['ip', 'netns', 'exec', this.namespace, program!, ...rest];
   }
 
   /** Runs a command to its end and returns stdout; throws when it fails. */
   run(...command: string[]): string {
     return mustRun(this.inside(command));
+  }
+
+  /** Runs commands of ip(8), written without their first word, in one go; throws when one fails. */
+  ip(...commands: readonly string[]): void {
+    const file = this.bed.file('ip');
+    this.bed.write(file, `${commands.join('\n')}\n`);
+    this.run('ip', '-batch', file);
   }
 
   /** The same, for commands that may fail or take longer. */
@@ -68,8 +80,7 @@ export class Host {
 
   /** Lets packets through between its interfaces, as a router does. */
   forward(): void {
-    this.sysctl('net.ipv4.ip_forward', '1');
-    this.sysctl('net.ipv6.conf.all.forwarding', '1');
+    this.run('sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1');
   }
 
   /** Gives names to addresses, as lines of hosts(5). Programs started before the first call don't see it. */
@@ -78,6 +89,16 @@ export class Host {
     const directory = join('/etc/netns', this.namespace);
     mkdirSync(directory, { recursive: true });
     writeFileSync(join(directory, 'hosts'), `${lines}\n`);
+  }
+
+  /**
+   * Gives it a resolv.conf(5) of its own, a mount as in a container; so before the first program is started.
+   * Without one it has the machine's, which must not be changed.
+   */
+  resolver(lines: string): void {
+    const directory = join('/etc/netns', this.namespace);
+    mkdirSync(directory, { recursive: true });
+    writeFileSync(join(directory, 'resolv.conf'), `${lines}\n`);
   }
 
   /** Loads nft rules. */
@@ -117,9 +138,10 @@ export class Bed {
     this.hosts.push(host);
     host.run('ip link set lo up');
     // Link-local addresses are usable at once, not after two seconds (RFC 4862 §5.4).
-    for (const which of ['all', 'default'])
-      for (const name of ['accept_dad', 'dad_transmits', 'router_solicitations'])
-        host.try(['sysctl', '-qw', `net.ipv6.conf.${which}.${name}=0`]);
+    const quiet = ['accept_dad', 'dad_transmits', 'router_solicitations'].flatMap((one) =>
+      ['all', 'default'].map((which) => `net.ipv6.conf.${which}.${one}=0`),
+    );
+    host.try(['sysctl', '-qw', ...quiet]);
     return host;
   }
 
@@ -128,18 +150,18 @@ export class Bed {
     mustRun([
       `ip -n ${a.host.namespace} link add ${a.device} mtu ${mtu} type veth peer name ${b.device} mtu ${mtu} netns ${b.host.namespace}`,
     ]);
-    for (const { host, device, addresses } of [a, b]) {
-      for (const address of addresses)
-        host.run(`ip address add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`);
-      host.run(`ip link set ${device} up`);
-    }
+    for (const { host, device, addresses } of [a, b])
+      host.ip(
+        ...addresses.map((address) => {
+          const detection = address.includes(':') ? ' nodad' : '';
+          return `address add ${address} dev ${device}${detection}`;
+        }),
+        `link set ${device} up`,
+      );
     // A state that is compared later must not still be settling.
     for (const { host, device } of [a, b])
-      waitFor(
-        `${device} of ${host.name} up`,
-        () =>
-          / UP /.test(host.run(`ip -br link show dev ${device}`)) &&
-          host.run(`ip -6 -br address show dev ${device}`).includes('fe80:'),
+      waitFor(`${device} of ${host.name} up`, () =>
+        / UP .*fe80:/.test(host.run(`ip -6 -br address show dev ${device}`)),
       );
   }
 
@@ -244,6 +266,12 @@ export function inPath(tool: string): boolean {
     .some((directory) => existsSync(join(directory, tool)));
 }
 
+/**
+ * Thrown for what may be the machine's doing and not the program's, as a time that is too long: a test
+ * that ends with it is tried again, twice at most. A defect is there every time.
+ */
+export class Spoiled extends Error {}
+
 /** A test on a bed of its own, skipped by name where the machine cannot run it. */
 export function netTest(
   name: string,
@@ -252,14 +280,19 @@ export function netTest(
   timeoutMs = 180_000,
 ): void {
   void test(name, { skip: lacking(tools), timeout: timeoutMs }, async (t) => {
-    const bed = new Bed();
-    try {
-      await body(bed);
-    } catch (error) {
-      t.diagnostic(bed.logs());
-      throw error;
-    } finally {
-      await bed.close();
+    for (let attempt = 1; ; attempt++) {
+      const bed = new Bed();
+      try {
+        return await body(bed);
+      } catch (error) {
+        if (!(error instanceof Spoiled) || attempt === ATTEMPTS) {
+          t.diagnostic(bed.logs());
+          throw error;
+        }
+        t.diagnostic(`once more: ${error.message}`);
+      } finally {
+        await bed.close();
+      }
     }
   });
 }

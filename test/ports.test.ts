@@ -48,7 +48,7 @@ const CONTRACT = [
   /^int RoutesOpen\(/m,
 ];
 
-/** Writes a packet of each version and reads one of each, through the other end of a pair. */
+/** Writes a packet of each version and a frame, and reads one of each, through the other end of a pair. */
 const EXERCISE = `
 #include <cstdio>
 #include <cstring>
@@ -75,6 +75,16 @@ int main() {
     if (vpn::TunReadOne(device, pair[0], back, sizeof(back), &offload) != 20) return 6;
     if (memcmp(back, packet, sizeof(packet)) != 0) return 7;
   }
+  device.ethernet = true;
+  uint8_t frame[14] = {2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 6};
+  iovec parts[2] = {{}, {frame, sizeof(frame)}};
+  if (vpn::TunWriteOne(device, pair[0], parts, 2, vpn::Offload()) != 0) return 8;
+  uint8_t raw[64];
+  if (read(pair[1], raw, sizeof(raw)) != 14 || memcmp(raw, frame, 14) != 0) return 9;
+  if (write(pair[1], frame, 14) != 14) return 10;
+  vpn::Offload offload;
+  if (vpn::TunReadOne(device, pair[0], raw, sizeof(raw), &offload) != 14) return 11;
+  if (memcmp(raw, frame, 14) != 0) return 12;
   const char* names[] = {"tun0", "tun17", "tun", "tunx", "tap0", "tun0/../null", "tun9999999"};
   for (const char* name : names) printf("%d ", vpn::UnitOf(name, "tun"));
   return 0;
@@ -101,7 +111,7 @@ for (const [system, endings] of Object.entries(ENDINGS)) {
       });
     }
 
-    it('puts the address family in front of packets and takes it off', () => {
+    it('puts the address family in front of packets and takes it off, and leaves frames alone', () => {
       const folder = mkdtempSync(join(tmpdir(), 'vpnp-'));
       try {
         const main = join(folder, 'main.cc');

@@ -11,6 +11,7 @@ import { CLIENT_IP, connected, SERVER_IP, type End } from './ends.ts';
 import { receiveFile, sendFile } from './helpers.ts';
 import { Bed, lacking, pass, type Daemon, type Host } from './netns.ts';
 import { Random } from './random.ts';
+import { counter } from './traffic.ts';
 import type { WanLink } from './wan.ts';
 
 const FIGURES = {
@@ -32,6 +33,9 @@ const AWAY_MS = [300, 4_000] as const;
 /** Until then memory is still filled for the first time. */
 const WARM_SHARE = 1 / 3;
 const MOST_WARM_MS = 60_000;
+/** How often, and how long after one another, open files are counted. */
+const LOOKS = 20;
+const LOOK_MS = 50;
 /** What is retransmitted has arrived by then. */
 const CALM_MS = 2_000;
 /** Of a garbage collector's heap between collections. */
@@ -76,10 +80,17 @@ interface Usage {
   readonly files: number;
 }
 
-function usageOf({ daemon }: End): Usage {
-  const files = readdirSync(`/proc/${daemon.pid}/fd`).length;
+/** Of some moments the fewest files: while a command runs for it there are more. */
+async function usageOf({ daemon }: End): Promise<Usage> {
+  let files = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < LOOKS; i++) {
+    files = Math.min(files, readdirSync(`/proc/${daemon.pid}/fd`).length);
+    await pass(LOOK_MS);
+  }
   return { megabytes: daemon.residentMb(), files };
 }
+
+const usages = (ends: readonly End[]): Promise<readonly Usage[]> => Promise.all(ends.map(usageOf));
 
 export interface Soaked {
   readonly seed: number;
@@ -121,13 +132,13 @@ class Soak {
   async run(seed: number): Promise<Soaked> {
     const { client, server, links } = this.hosts;
     const both = [this.hosts.ends.client, this.hosts.ends.server];
-    const first = both.map(usageOf);
+    const first = await usages(both);
     const floods = [
       client.start(['ping', '-n', '-q', '-f', '-s', '1000', SERVER_IP]),
       server.start(['ping', '-n', '-q', '-f', '-s', '100', CLIENT_IP]),
     ];
     const warmMs = Math.min(MOST_WARM_MS, (this.endMs - this.startMs) * WARM_SHARE);
-    const warm = pass(warmMs).then(() => both.map(usageOf));
+    const warm = pass(warmMs).then(() => usages(both));
     await Promise.all([
       ...links.map((link) => this.disturb(link)),
       this.transfer('up'),
@@ -157,7 +168,7 @@ class Soak {
       duplicated: total('duplicated'),
       first,
       warm: await warm,
-      last: both.map(usageOf),
+      last: await usages(both),
     };
   }
 
@@ -213,7 +224,7 @@ class Soak {
       await pass(Math.max(0, Math.min(REPORT_MS, this.endMs - performance.now())));
       for (const { host, daemon } of [ends.client, ends.server])
         if (daemon.exit !== undefined) throw new Error(`the ${host.name} ended (${daemon.exit})`);
-      const [c, s] = [usageOf(ends.client), usageOf(ends.server)];
+      const [c, s] = (await usages([ends.client, ends.server])) as [Usage, Usage];
       const [up, down] = this.transfers.map((count) => count * TRANSFER_MEGABYTES);
       this.tell(
         [
@@ -252,13 +263,7 @@ interface BadChecksums {
 
 /** Of what only the tunnel carries. */
 function badChecksums(host: Host): BadChecksums {
-  const lines = host.run('cat /proc/net/snmp').split('\n');
-  const count = (protocol: string): number => {
-    const [names, values] = lines
-      .filter((line) => line.startsWith(`${protocol}: `))
-      .map((line) => line.split(' '));
-    return Number(values![names!.indexOf('InCsumErrors')]);
-  };
+  const count = (protocol: string): number => counter(host, protocol, 'InCsumErrors');
   return { icmp: count('Icmp'), tcp: count('Tcp') };
 }
 
@@ -286,7 +291,7 @@ export function verdict(soaked: Soaked, seconds: number): string[] {
     const [then, now] = [warm[i]!.megabytes.toFixed(1), last[i]!.megabytes.toFixed(1)];
     expect(last[i]!.megabytes <= most, `memory of the ${name} grew from ${then} to ${now} MB`);
     const [before, after] = [first[i]!.files, last[i]!.files];
-    expect(before === after, `the ${name} had ${before} files open, and now ${after}`);
+    expect(after <= before, `the ${name} had ${before} files open, and now ${after}`);
   }
   return wrong.map((what) => `${what} (seed ${soaked.seed})`);
 }

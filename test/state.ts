@@ -4,36 +4,74 @@
  * Left aside, because nothing follows from it: counters, and the empty tables and chains that
  * iptables-nft makes when it is first asked.
  */
-import { inPath, type Host } from './netns.ts';
+import type { Host } from './netns.ts';
 
 export type HostState = Readonly<Record<string, string>>;
 
 /** Sysctls that change by themselves. */
 const RESTLESS = /conntrack_count|nf_conntrack_events|neigh\..*\.(gc|unres)|\.stat_|icmp.*token/;
 
-const RESOLVER = ['sh', '-c', 'stat -Lc "%i %Y %a %u" /etc/resolv.conf; cat /etc/resolv.conf'];
+/** What is looked at, as lines of sh(1). All in one go: a state is taken several times by most tests. */
+const MUST = {
+  addresses: 'ip -br address',
+  links: 'ip -o link',
+  'IPv4 rules': 'ip -4 rule',
+  'IPv6 rules': 'ip -6 rule',
+  'IPv4 routes': 'ip -4 route show table all',
+  'IPv6 routes': 'ip -6 route show table all',
+} as const;
+/** The same, which not every host can tell. */
+const MAY = {
+  iptables: 'iptables-save',
+  ip6tables: 'ip6tables-save',
+  'iptables-legacy': 'iptables-legacy-save',
+  'ip6tables-legacy': 'ip6tables-legacy-save',
+  nft: 'nft -j list ruleset',
+  // What sysctl -a prints, in half of its time.
+  sysctls: 'grep -r "" /proc/sys/net',
+  // With what tells a file that was written anew from one that was left alone.
+  'resolv.conf': 'stat -Lc "%i %Y %a %u" /etc/resolv.conf; cat /etc/resolv.conf',
+} as const;
+const SCRIPT = [
+  'set -e',
+  ...Object.values(MUST).map((line) => `${line}; printf "\\0"`),
+  ...Object.values(MAY).map((line) => `{ ${line}; } 2>/dev/null || :; printf "\\0"`),
+].join('\n');
+const PARTS = [...Object.keys(MUST), ...Object.keys(MAY)];
+
+type Part = keyof typeof MUST | keyof typeof MAY;
+const READ: Readonly<Record<Part, (text: string) => string>> = {
+  addresses: lines,
+  links: (text) => lines(text).replaceAll(/ (group|state|mode) \S+/g, ''),
+  'IPv4 rules': (text) => text,
+  'IPv6 rules': (text) => text,
+  'IPv4 routes': sorted,
+  'IPv6 routes': sorted,
+  iptables: tables,
+  ip6tables: tables,
+  'iptables-legacy': tables,
+  'ip6tables-legacy': tables,
+  nft,
+  sysctls: (text) => sorted(sysctls(text), RESTLESS),
+  'resolv.conf': (text) => text,
+};
 
 export function hostState(host: Host): HostState {
-  const state: Record<string, string> = {
-    addresses: lines(host.run('ip -br address')),
-    links: lines(host.run('ip -o link')).replaceAll(/ (group|state|mode) \S+/g, ''),
-    'IPv4 rules': host.run('ip -4 rule'),
-    'IPv6 rules': host.run('ip -6 rule'),
-    'IPv4 routes': sorted(host.run('ip -4 route show table all')),
-    'IPv6 routes': sorted(host.run('ip -6 route show table all')),
-    iptables: tables(host.try(['iptables-save']).stdout),
-    ip6tables: tables(host.try(['ip6tables-save']).stdout),
-    sysctls: sorted(host.try(['sysctl', '-a', '--pattern', '^net\\.']).stdout, RESTLESS),
-    // With what tells a file that was written anew from one that was left alone.
-    'resolv.conf': host.try(RESOLVER).stdout,
-  };
-  for (const legacy of ['iptables-legacy', 'ip6tables-legacy'])
-    if (inPath(legacy)) state[legacy] = tables(host.try([`${legacy}-save`]).stdout);
-  if (inPath('nft')) state['nft'] = nft(host.try(['nft', '-j', 'list', 'ruleset']).stdout);
-  return state;
+  const texts = host.run('sh', '-c', SCRIPT).split('\0');
+  return Object.fromEntries(PARTS.map((part, i) => [part, READ[part as Part](texts[i]!)]));
 }
 
-const lines = (text: string): string => text.replaceAll(/ +$/gm, '');
+/** `/proc/sys/net/ipv4/conf/eth0.5/rp_filter:1` as sysctl(8) has it, `net.ipv4.conf.eth0/5.rp_filter = 1`. */
+function sysctls(text: string): string {
+  return text.replaceAll(/^\/proc\/sys\/([^:]*):/gm, (_, path: string) => {
+    const name = path.replaceAll(/[./]/g, (letter) => (letter === '/' ? '.' : '/'));
+    return `${name} = `;
+  });
+}
+
+function lines(text: string): string {
+  return text.replaceAll(/ +$/gm, '');
+}
 
 function sorted(text: string, without = /^$/): string {
   return text

@@ -26,13 +26,13 @@ export function ping(host: Host, to: string, options = '-c 1 -W 2'): PingResult 
   return readPing(stdout + stderr);
 }
 
+/** One ping for `until`: what gets no answer at once is asked again rather than waited for. */
+export const answers = (host: Host, to: string): boolean =>
+  ping(host, to, '-c 1 -W 0.2').received > 0;
+
 /** Pings until the first answer. */
 export async function reaches(host: Host, to: string, withinMs = 20_000): Promise<void> {
-  await until(
-    `ping from ${host.name} to ${to}`,
-    () => ping(host, to, '-c 1 -W 1').received > 0,
-    withinMs,
-  );
+  await until(`ping from ${host.name} to ${to}`, () => answers(host, to), withinMs);
 }
 
 /** Starts `iperf3 -s` and returns when it listens. */
@@ -106,6 +106,26 @@ export function startIperf(host: Host, to: string, options: string): Daemon {
     ...congestion,
     ...words,
   ]);
+}
+
+/** The value of one of a kernel's counters, as "Udp InErrors" of /proc/net/snmp or netstat. */
+export function counter(host: Host, protocol: string, name: string): number {
+  const lines = host
+    .run('cat /proc/net/snmp /proc/net/netstat')
+    .split('\n')
+    .filter((line) => line.startsWith(`${protocol}: `));
+  const [names, values] = lines.map((line) => line.split(' ')) as [string[], string[]];
+  return Number(values[names.indexOf(name)]);
+}
+
+/**
+ * Packets that the kernel of a host has dropped because a program did not take them in time: from sockets
+ * for UDP over IPv4, and from devices. On a busy machine some are.
+ */
+export function untaken(host: Host): number {
+  const devices = host.run('sh', '-c', 'cat /sys/class/net/*/statistics/[rt]x_dropped');
+  const dropped = devices.trim().split('\n').map(Number);
+  return dropped.reduce((sum, count) => sum + count, counter(host, 'Udp', 'RcvbufErrors'));
 }
 
 export async function iperf(host: Host, to: string, options: string): Promise<IperfResult> {

@@ -4,8 +4,9 @@
  *   node transfer.ts receive PORT                           waits for the other
  *   node transfer.ts send HOST PORT MEGABYTES [MBIT [down]] connects to it
  *
- * The bytes go from "send" to "receive", or back with "down". Both print the SHA-256 of them as their
- * last line. They are AES-CTR key stream: nothing repeats, so that a piece in the wrong place shows.
+ * The bytes go from "send" to "receive", or back with "down"; after SIGTERM the end that gives them gives
+ * no more. Both print the SHA-256 of them as their last line. They are AES-CTR key stream: nothing
+ * repeats, so that a piece in the wrong place shows.
  */
 import { createCipheriv, createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -33,7 +34,9 @@ async function give(socket: Socket, { bytes, mbit }: Order): Promise<string> {
   const hash = createHash('sha256');
   const zeros = Buffer.alloc(PIECE_BYTES);
   const startMs = performance.now();
-  for (let sent = 0; sent < bytes; sent += PIECE_BYTES) {
+  let isEnough = false;
+  process.once('SIGTERM', () => (isEnough = true));
+  for (let sent = 0; sent < bytes && !isEnough; sent += PIECE_BYTES) {
     const piece = stream.update(zeros.subarray(0, Math.min(PIECE_BYTES, bytes - sent)));
     hash.update(piece);
     if (!socket.write(piece)) await once(socket, 'drain');

@@ -66,8 +66,13 @@ export interface Device {
   readonly offload: boolean;
 }
 
-export function device(name: string, offload: boolean, addresses: readonly string[]): Device {
-  const made = native.tunCreate(name, offload);
+export function device(
+  name: string,
+  offload: boolean,
+  addresses: readonly string[],
+  ethernet = false,
+): Device {
+  const made = native.tunCreate(name, offload, ethernet);
   assert.equal(made.name, name);
   assert.equal(made.offload, offload, 'this kernel has TUN offloads');
   for (const address of addresses) {
@@ -95,11 +100,15 @@ export function withForwarding(
   }
 }
 
-/** What came out for `TO`. */
-export function forwarded(output: Device): { parsed: Parsed; packet: Packet }[] {
+/** What came out for `TO`; `unwrap` takes the packet out of its frame. */
+export function forwarded(
+  output: Device,
+  unwrap: (bytes: Buffer) => Buffer | undefined = (bytes) => bytes,
+): { parsed: Parsed; packet: Packet }[] {
   const wanted = new Set([TO[4], TO[6]].map((address) => Buffer.from(address).toString('hex')));
   return drain(output.handle).flatMap((packet) => {
-    const parsed = parse(packet.bytes);
+    const inner = unwrap(packet.bytes);
+    const parsed = inner === undefined ? undefined : parse(inner);
     return parsed !== undefined && wanted.has(parsed.destination) ? [{ parsed, packet }] : [];
   });
 }

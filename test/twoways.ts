@@ -58,14 +58,17 @@ export function twoWays(bed: Bed): TwoWays {
       { host: router, device: 'eth1', addresses: both(far, 1) },
       { host: server, device, addresses: both(far, 2) },
     );
-    router.run(`ip route add ${SERVER[4]} via 10.${far}.0.2`);
-    router.run(`ip -6 route add ${SERVER[6]} via 2001:db8:${far}::2`);
+    router.ip(
+      `route add ${SERVER[4]} via 10.${far}.0.2`,
+      `route add ${SERVER[6]} via 2001:db8:${far}::2`,
+    );
     router.forward();
-    server.run(`ip route add 10.${net}.0.0/24 via 10.${far}.0.1`);
-    server.run(`ip -6 route add 2001:db8:${net}::/64 via 2001:db8:${far}::1`);
+    server.ip(
+      `route add 10.${net}.0.0/24 via 10.${far}.0.1`,
+      `route add 2001:db8:${net}::/64 via 2001:db8:${far}::1`,
+    );
   }
-  server.run(`ip address add ${SERVER[4]}/32 dev lo`);
-  server.run(`ip -6 address add ${SERVER[6]}/128 dev lo`);
+  server.ip(`address add ${SERVER[4]}/32 dev lo`, `address add ${SERVER[6]}/128 dev lo`);
   addDefaultRoute({ client }, 'eth0');
   addDefaultRoute({ client }, 'eth1');
   join(bed, lan, client, a, b);

@@ -1,8 +1,8 @@
 /** The emulator itself: that its links are what they are said to be, before anything is measured on them. */
 import assert from 'node:assert/strict';
 import { capture, type Datagram } from './capture.ts';
-import { netTest, pass, until, type Bed, type Host } from './netns.ts';
-import { iperf, iperfServer, ping, startIperf } from './traffic.ts';
+import { netTest, pass, Spoiled, until, type Bed, type Host } from './netns.ts';
+import { counter, iperf, iperfServer, ping, startIperf } from './traffic.ts';
 import { wan, type WanLink, type WanOptions, type WayStats } from './wan.ts';
 
 /** 3125 packets per second, of 228 bytes each. */
@@ -17,6 +17,15 @@ async function joined(bed: Bed, options: WanOptions = {}): Promise<[Host, Host, 
 function assertBetween(what: string, value: number, least: number, most: number): void {
   const range = `${least.toFixed(3)} and ${most.toFixed(3)}`;
   assert.ok(value >= least && value <= most, `${what}: ${value}, not between ${range}`);
+}
+
+/** The same for times and rates, which a busy machine spoils. */
+function assertMeasured(what: string, value: number, least: number, most: number): void {
+  try {
+    assertBetween(what, value, least, most);
+  } catch (error) {
+    throw new Spoiled((error as Error).message);
+  }
 }
 
 /** Four deviations of a binomial distribution: with a fixed seed this holds always or never. */
@@ -34,24 +43,14 @@ function assertComplete(way: WayStats): void {
   );
 }
 
-/** The value of one of the kernel's counters, as "Udp InErrors" of /proc/net/snmp or netstat. */
-function counter(host: Host, protocol: string, name: string): number {
-  const lines = host
-    .run('cat /proc/net/snmp /proc/net/netstat')
-    .split('\n')
-    .filter((line) => line.startsWith(`${protocol}: `));
-  const [names, values] = lines.map((line) => line.split(' ')) as [string[], string[]];
-  return Number(values[names.indexOf(name)]);
-}
-
 const deviceCounter = (host: Host, link: WanLink, name: string): number =>
   Number(host.run(`cat /sys/class/net/${link.device}/statistics/${name}`));
 
 netTest('the round trip takes the delays of both ways, within 1 ms', [], async (bed) => {
   const [a, , link] = await joined(bed, { aToB: { delayMs: 15 }, bToA: { delayMs: 25 } });
-  assertBetween('RTT', ping(a, link.ipB, '-q -c 150 -i 0.01').averageMs, 40, 41);
+  assertMeasured('RTT', ping(a, link.ipB, '-q -c 150 -i 0.01').averageMs, 40, 41);
   await link.set({ bToA: { delayMs: 105 } });
-  assertBetween('RTT, changed', ping(a, link.ipB, '-q -c 50 -i 0.01').averageMs, 120, 121);
+  assertMeasured('RTT, changed', ping(a, link.ipB, '-q -c 50 -i 0.01').averageMs, 120, 121);
 });
 
 netTest(
@@ -64,8 +63,7 @@ netTest(
       [a, b].map((host) => capture(bed, host, link.device, 'udp and greater 200')),
     );
     await iperf(a, link.ipB, `${SMALL} -t 2`);
-    // The capture of the last packets is written when they are seen, and they are under way for 50 ms.
-    await pass(300);
+    await until('the last packets', async () => (await link.stats()).aToB.onWire === 0);
     const sentMs = new Map(left!.datagrams().map((d) => [numberOf(d), d.timeMs]));
     // On a busy machine a capture may miss some.
     const seen = arrived!.datagrams().filter((d) => sentMs.has(numberOf(d)));
@@ -74,12 +72,12 @@ netTest(
     const mean = delays.reduce((sum, delay) => sum + delay, 0) / delays.length;
     const squares = delays.reduce((sum, delay) => sum + (delay - mean) ** 2, 0);
     const deviation = Math.sqrt(squares / delays.length);
-    assertBetween('mean delay', mean, 29.5, 30.8);
-    assertBetween('deviation', deviation, 4.5, 5.5);
+    assertMeasured('mean delay', mean, 29.5, 30.8);
+    assertMeasured('deviation', deviation, 4.5, 5.5);
     const within = (times: number): number =>
       delays.filter((d) => Math.abs(d - mean) < times * deviation).length / delays.length;
-    assertBetween('within one deviation', within(1), 0.65, 0.715);
-    assertBetween('within two deviations', within(2), 0.94, 0.97);
+    assertMeasured('within one deviation', within(1), 0.65, 0.715);
+    assertMeasured('within two deviations', within(2), 0.94, 0.97);
     // Five deviations of the difference are 35 ms, or 110 packets: nearly each is overtaken.
     const { aToB } = await link.stats();
     assert.ok(aToB.overtaken > delays.length / 2, `${aToB.overtaken} overtaken`);
@@ -101,19 +99,19 @@ netTest(
       bToA: { rateMbit: 0 },
     });
     await iperfServer(b);
-    const load = startIperf(a, link.ipB, '-u -b 60M -l 1472 -t 7');
+    const load = startIperf(a, link.ipB, '-u -b 100M -l 1472 -t 7');
     await until('a full queue', async () => (await link.stats()).aToB.longestQueueMs > 59, 5000);
-    assertBetween('Mbit/s', await rateOver(link, 2000), 49.5, 50.5);
+    assertMeasured('Mbit/s', await rateOver(link, 2000), 49.5, 50.5);
     // A short packet still fits where a long one does not: the queue is full to within one of them.
-    assertBetween('RTT', ping(a, link.ipB, '-q -c 50 -i 0.02 -W 1').averageMs, 98, 101.5);
+    assertMeasured('RTT', ping(a, link.ipB, '-q -c 50 -i 0.02 -W 1').averageMs, 98, 101.5);
 
     await link.set({ aToB: { rateMbit: 10 } });
     // What is in the queue takes five times as long now.
     const { aToB: slowed } = await link.stats();
-    assertBetween('queue in ms', slowed.queueMs, 200, 300);
+    assertMeasured('queue in ms', slowed.queueMs, 200, 300);
     // What left the queue before still arrives.
     await pass(50);
-    assertBetween('Mbit/s, changed', await rateOver(link, 2000), 9.8, 10.2);
+    assertMeasured('Mbit/s, changed', await rateOver(link, 2000), 9.8, 10.2);
     await load.ended();
     await until('an empty queue', async () => (await link.stats()).aToB.queued === 0);
     const { aToB } = await link.stats();
@@ -148,7 +146,7 @@ netTest(
     await iperf(a, link.ipB, `${SMALL} -t 4`);
     const way = (await link.stats()).aToB;
     const passed = way.entered - way.lost;
-    assert.ok(way.entered > 4 * SMALL_PER_SECOND);
+    assert.ok(way.entered > 3 * SMALL_PER_SECOND);
     assertRatio('lost', way.lost, way.entered, 0.02);
     assertRatio('corrupted', way.corrupted, passed, 0.03);
     assertRatio('duplicated', way.duplicated, passed, 0.01);
@@ -198,8 +196,8 @@ netTest('a cut takes one way or both, and what is on the wire', [], async (bed) 
   assert.equal(replies, 0);
   await link.set({ both: { isCut: true } });
   assert.deepEqual(await reached(), [0, 0]);
-  await link.set({ both: { isCut: false, delayMs: 300 } });
-  const late = a.start(`ping -n -c 5 -i 0.01 -W 1 ${link.ipB}`.split(' '));
+  await link.set({ both: { isCut: false, delayMs: 1000 } });
+  const late = a.start(`ping -n -c 5 -i 0.01 -W 3 ${link.ipB}`.split(' '));
   await until('packets on the wire', async () => (await link.stats()).aToB.onWire >= 5);
   await link.set({ both: { isCut: true } });
   await late.ended();
@@ -244,14 +242,14 @@ netTest('devices may go down, be deleted and come back', [], async (bed) => {
 netTest('plain TCP gets 47 of 50 Mbit/s on the baseline', ['iperf3'], async (bed) => {
   const [a, b, link] = await joined(bed, { both: { rateMbit: 50, queueMs: 60, delayMs: 20 } });
   await iperfServer(b);
-  const { bitsPerSecond } = await iperf(a, link.ipB, '-O 3 -t 8');
+  const { bitsPerSecond } = await iperf(a, link.ipB, '-O 2 -t 5');
   // No more than its share of each packet: 1448 of 1500 bytes, and what the queue held at the start.
-  assertBetween('Mbit/s', bitsPerSecond / 1e6, 46, 49);
+  assertMeasured('Mbit/s', bitsPerSecond / 1e6, 46, 49);
 });
 
 netTest('a link carries 300 Mbit/s', ['iperf3'], async (bed) => {
   const [a, b, link] = await joined(bed, { both: { rateMbit: 300, queueMs: 30, delayMs: 8 } });
   await iperfServer(b);
   const { bitsPerSecond } = await iperf(a, link.ipB, '-O 1 -t 3');
-  assertBetween('Mbit/s', bitsPerSecond / 1e6, 260, 295);
+  assertMeasured('Mbit/s', bitsPerSecond / 1e6, 260, 295);
 });

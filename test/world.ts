@@ -48,8 +48,10 @@ const both = (net: number, last: number): string[] => [
 ];
 
 function route(host: Host, to4: string, to6: string, net: number, last: number): void {
-  host.run(`ip route add ${to4} via 10.${net}.0.${last}`);
-  host.run(`ip -6 route add ${to6} via 2001:db8:${net === 9 ? 90 : net}::${last}`);
+  host.ip(
+    `route add ${to4} via 10.${net}.0.${last}`,
+    `route add ${to6} via 2001:db8:${net === 9 ? 90 : net}::${last}`,
+  );
 }
 
 export function world(bed: Bed): World {
@@ -91,12 +93,14 @@ export function world(bed: Bed): World {
   route(attacker, 'default', 'default', 9, 1);
   router.forward();
 
-  internet.run(`ip address add ${INTERNET[4]}/32 dev lo`);
-  internet.run(`ip -6 address add ${INTERNET[6]}/128 dev lo`);
-  // Programs that do not say where they answer from answer from these addresses.
-  internet.run(`ip route replace 10.3.0.0/24 dev eth0 src ${INTERNET[4]}`);
-  internet.run(`ip -6 route delete 2001:db8:3::/64 dev eth0`);
-  internet.run(`ip -6 route add 2001:db8:3::/64 dev eth0 src ${INTERNET[6]}`);
+  internet.ip(
+    `address add ${INTERNET[4]}/32 dev lo`,
+    `address add ${INTERNET[6]}/128 dev lo nodad`,
+    // Programs that do not say where they answer from answer from these addresses.
+    `route replace 10.3.0.0/24 dev eth0 src ${INTERNET[4]}`,
+    'route delete 2001:db8:3::/64 dev eth0',
+    `route add 2001:db8:3::/64 dev eth0 src ${INTERNET[6]}`,
+  );
   // A "local" route makes every address of the prefix the attacker's own (ip-route(8)).
   attacker.run('ip route add local 10.66.0.0/16 dev lo');
   router.run('ip route add 10.66.0.0/16 via 10.9.0.2');

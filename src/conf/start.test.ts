@@ -66,7 +66,7 @@ describe('starting with a file', () => {
     equal(same.settings.general.number('timeout'), 20);
     equal(rewrite(server('password = y')).isPasswordChanged, true);
     throws(() => rewrite(server('password = x\nkill_switch = 1\nx = 1')), {
-      message: `${join(folder, 'home.conf')}:5: unknown key "x"; see vpn.conf(5); nothing was changed`,
+      message: `nothing was changed: ${join(folder, 'home.conf')}:5: unknown key "x"; see vpn.conf(5)`,
     });
   });
 

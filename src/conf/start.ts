@@ -82,7 +82,7 @@ export async function prepare(args: FileArguments): Promise<Ready | number> {
     logAll(again.problems.filter((problem) => problem !== first && !known.has(problem.text)));
     if (again.settings !== undefined) return { settings: again.settings, isPasswordChanged };
     const more = others.length > 0 ? ` (and ${others.length} more)` : '';
-    throw new Failure(`${first.text}${more}`, '', 'nothing was changed');
+    throw new Failure('nothing was changed', `${first.text}${more}`, '');
   };
   try {
     const { config, daemon } = configsOf(settings);
