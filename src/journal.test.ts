@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { JournalDirectory } from './journal.ts';
 import { JOURNAL_VERSION, parseJournal } from './record.ts';
 import type { Header } from './record.ts';
+import { scratchFolder } from '../test/scratch.ts';
 
 const header: Header = {
   version: JOURNAL_VERSION,
@@ -26,7 +26,7 @@ describe('the journal', () => {
   let directory: JournalDirectory;
 
   beforeEach(async () => {
-    path = join(mkdtempSync(join(tmpdir(), 'vpnj-')), 'vpn');
+    path = join(scratchFolder(), 'vpn');
     directory = new JournalDirectory(path, () => true);
     await directory.locked(() => undefined);
     rmSync(join(path, 'lock'));

@@ -1,13 +1,12 @@
 /** What the bound links of a client change on a pretended host, and what follows its routes. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { PretendedHost, pretendedLocks } from '../test/pretended.ts';
 import { PLATFORMS } from './os.ts';
 import { plan, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings, HostSetup } from './setup.ts';
+import { scratchFolder } from '../test/scratch.ts';
 
 const client: HostSettings = {
   role: 'client',
@@ -36,7 +35,7 @@ describe('the links of a host', () => {
   let warnings: string[];
 
   beforeEach(() => {
-    journalDir = mkdtempSync(join(tmpdir(), 'vpnj-'));
+    journalDir = scratchFolder();
     host = new PretendedHost();
     warnings = [];
     deps = {

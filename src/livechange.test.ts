@@ -3,9 +3,8 @@
  * command failing, and what stays being there at every moment.
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
 import { PretendedHost, pretendedLocks } from '../test/pretended.ts';
 import { Random } from '../test/random.ts';
@@ -14,6 +13,7 @@ import type { Networks } from './instance.ts';
 import { PLATFORMS } from './os.ts';
 import { prepareHost } from './setup.ts';
 import type { HostSettings, HostSetup } from './setup.ts';
+import { scratchFolder } from '../test/scratch.ts';
 
 const SEED = 20260704;
 const ROUNDS = 12;
@@ -44,7 +44,7 @@ afterEach(() => {
 class Trial {
   readonly host = new PretendedHost();
   readonly warnings: string[] = [];
-  readonly journalDir = mkdtempSync(join(SCRATCH, 'vpnj-'));
+  readonly journalDir = scratchFolder(SCRATCH);
   private setup: HostSetup | undefined;
 
   async start(settings: HostSettings, absent: RegExp | undefined): Promise<HostSetup> {

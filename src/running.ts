@@ -18,6 +18,7 @@ import { removeInstance } from './daemon/instances.ts';
 import { say, waitingFor, warnAtStart } from './events.ts';
 import type { CompiledEntry } from './filters.ts';
 import type { TunnelEvent } from './host.ts';
+import { LinkLog } from './linklog.ts';
 import type { Listeners } from './listeners.ts';
 import type { Handle, Native } from './native.ts';
 import { statusAfter } from './notify.ts';
@@ -27,6 +28,7 @@ import { WorkerProcess } from './privsep/process.ts';
 import { RemoteTunnel } from './privsep/remote.ts';
 import { ToldHooks } from './privsep/toldhooks.ts';
 import { workerUser } from './privsep/user.ts';
+import type { WorkerUser } from './privsep/user.ts';
 import { fail, Failure, log, reason, verbose, warn } from './report.ts';
 import { ServerNames } from './servernames.ts';
 import type { Runner } from './rules.ts';
@@ -77,6 +79,9 @@ export class Running {
   private worker: WorkerProcess | undefined = undefined;
   private hooks: ToldHooks | undefined = undefined;
   private reload: Reload | undefined = undefined;
+  private readonly linkLog = new LinkLog();
+  /** What comes before we have said that we started. */
+  private early: TunnelEvent[] | undefined = [];
   private restarts = 0;
   private hasAnswered = true;
   private isClosing = false;
@@ -128,6 +133,9 @@ export class Running {
     log(`${config.role} on ${device.name}: ${waitingFor(config)}`);
     warnAtStart(config);
     notifier.ready(waitingFor(config));
+    const { early = [] } = this;
+    this.early = undefined;
+    for (const event of early) this.onEvent(event);
   }
 
   /** Whether the worker has answered what it was asked the last time; asks again. */
@@ -147,9 +155,21 @@ export class Running {
 
   /** Starts a worker, and waits until it runs. Throws a `Failure`. */
   private async launch(cause: string): Promise<void> {
-    const { native, config, key, device, setup, known } = this.parts;
+    const { native, config } = this.parts;
     const user = workerUser(config.user, native, process.getuid?.(), process.pid);
     const root = user.uid === 0 ? '' : mkdtempSync(join(tmpdir(), 'vpn-'));
+    try {
+      await this.begin(cause, root, user);
+    } finally {
+      // It is in use still, and nothing can be put into it.
+      if (root !== '') rmSync(root, { recursive: true, force: true });
+    }
+    const who = user.uid === 0 ? 'the same user' : `user ${user.uid}`;
+    verbose('privsep', `worker runs as ${who}, pid ${this.worker?.pid ?? 0}`);
+  }
+
+  private async begin(cause: string, root: string, user: WorkerUser): Promise<void> {
+    const { native, config, key, device, setup, known } = this.parts;
     const uplinks = this.ways instanceof Uplinks ? this.ways.configs : [];
     const isRunning = new Promise<Failure | undefined>((resolve) => {
       this.started = resolve;
@@ -172,11 +192,7 @@ export class Running {
     });
     worker.sendKey(key);
     const failure = await isRunning;
-    // It is in use still, and nothing can be put into it.
-    if (root !== '') rmSync(root, { recursive: true, force: true });
     if (failure !== undefined) throw failure;
-    const who = user.uid === 0 ? 'the same user' : `user ${user.uid}`;
-    verbose('privsep', `worker runs as ${who}, pid ${worker.pid}`);
   }
 
   private onWord(word: Word): void {
@@ -193,6 +209,7 @@ export class Running {
         this.onEvent(word.event);
         return;
       case 'logged':
+        this.linkLog.take(word.event);
         this.earlier.push(word.event);
         if (this.earlier.length > KEPT_EVENTS) this.earlier.shift();
         return;
@@ -255,6 +272,10 @@ export class Running {
 
   private onEvent(event: TunnelEvent): void {
     const { config, device, setup, notifier } = this.parts;
+    if (this.early !== undefined) {
+      this.early.push(event);
+      return;
+    }
     say(event, config);
     const status = statusAfter(event);
     if (status !== undefined) notifier.status(status);
@@ -365,6 +386,7 @@ export class Running {
     this.isClosing = true;
     this.reload = undefined;
     this.stopWaiting();
+    this.linkLog.close();
     await this.worker?.end(cause);
     await this.hooks?.close();
   }

@@ -4,7 +4,7 @@
  * real programs, is test/failures.test.ts; macOS and the BSDs are in os/standins.test.ts.
  */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -16,6 +16,7 @@ import type { HostFiles } from './hostfiles.ts';
 import type { InOut, Outcome } from './rules.ts';
 import { cleanUp, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings, HostSetup } from './setup.ts';
+import { scratchFolder } from '../test/scratch.ts';
 
 const client = clientSettings('tun0');
 const server = serverSettings('tun0');
@@ -128,7 +129,7 @@ class Trial {
   readonly warnings: string[] = [];
   readonly deps: HostDeps;
   readonly #settings: HostSettings;
-  readonly #journalDir = mkdtempSync(join(SCRATCH, 'vpnj-'));
+  readonly #journalDir = scratchFolder(SCRATCH);
   readonly #locks = pretendedLocks();
   readonly #before = this.host.state();
   #setup: HostSetup | undefined;

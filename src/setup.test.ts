@@ -1,13 +1,13 @@
 /** The whole set-up on a pretended host that keeps state and refuses what a real one refuses. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { PLATFORMS } from './os.ts';
 import { PretendedHost, pretendedLocks } from '../test/pretended.ts';
 import { cleanUp, plan, planCleanUp, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings } from './setup.ts';
+import { scratchFolder } from '../test/scratch.ts';
 
 const client: HostSettings = {
   role: 'client',
@@ -60,7 +60,7 @@ describe('setting up a host', () => {
   if (linux === undefined) throw new Error('no linux');
 
   beforeEach(() => {
-    journalDir = mkdtempSync(join(tmpdir(), 'vpnj-'));
+    journalDir = scratchFolder();
     host = new PretendedHost();
     locks = pretendedLocks();
     warnings = [];

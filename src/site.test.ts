@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import { afterEach, describe, it } from 'node:test';
 import { PretendedHost } from '../test/pretended.ts';
 import { Bed, clientSettings, serverSettings } from '../test/standins/host.ts';
@@ -9,6 +7,7 @@ import { PLATFORMS } from './os.ts';
 import { plan, prepareHost } from './setup.ts';
 import type { HostDeps, HostSettings } from './setup.ts';
 import { siteOf } from './site.ts';
+import { scratchFolder } from '../test/scratch.ts';
 
 const base = { ...clientSettings('tun0'), peerIp6: '' };
 
@@ -66,7 +65,7 @@ describe('a host that is to forward', () => {
   async function prepared(settings: HostSettings, absent = /never/): Promise<readonly string[]> {
     const runner = new PretendedHost();
     runner.absent = absent;
-    const journalDir = mkdtempSync(join(tmpdir(), 'vpnj-'));
+    const journalDir = scratchFolder();
     directories.push(journalDir);
     const warnings: string[] = [];
     const deps: HostDeps = {

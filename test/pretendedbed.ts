@@ -1,11 +1,11 @@
 /** A pretended host with what a set-up needs beside it, on Linux's tables. */
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { PLATFORMS } from '../src/os.ts';
 import { prepareHost } from '../src/setup.ts';
 import type { HostDeps, HostSettings, HostSetup } from '../src/setup.ts';
 import { PretendedHost, pretendedLocks } from './pretended.ts';
+import { scratchFolder } from './scratch.ts';
 
 /** Every record is synced. */
 const SCRATCH = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
@@ -13,7 +13,7 @@ const SCRATCH = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 export class PretendedBed {
   readonly host = new PretendedHost();
   readonly warnings: string[] = [];
-  readonly journalDir = mkdtempSync(join(SCRATCH, 'vpnj-'));
+  readonly journalDir = scratchFolder(SCRATCH);
   readonly deps: HostDeps;
   private readonly locks = pretendedLocks();
 

@@ -1,14 +1,13 @@
 /** What is different on each system when the device is a tap: addresses with their network, routes by way of the peer. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { PretendedHost, pretendedLocks } from '../../test/pretended.ts';
 import { Bed, clientSettings, serverSettings } from '../../test/standins/host.ts';
 import { PLATFORMS } from '../os.ts';
 import { plan } from '../setup.ts';
 import type { HostDeps, HostSettings } from '../setup.ts';
+import { scratchFolder } from '../../test/scratch.ts';
 
 const TAP = 'tap0';
 const onLink = (local: string, local6: string) => ({
@@ -30,7 +29,7 @@ async function commands(settings: HostSettings, deps: HostDeps): Promise<readonl
 
 describe('a tap on Linux', () => {
   const run = async (settings: HostSettings): Promise<readonly string[]> => {
-    const journalDir = mkdtempSync(join(tmpdir(), 'vpnj-'));
+    const journalDir = scratchFolder();
     try {
       return await commands(settings, {
         native: { netnsCookie: () => '7', lockFile: pretendedLocks().lockFile },

@@ -1,12 +1,11 @@
 /** A host of stand-ins within this process, which fails where and how a test wants. */
-import { fstatSync, mkdtempSync, readdirSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { fstatSync, readdirSync, rmSync, writeSync } from 'node:fs';
 import { PLATFORMS } from '../../src/os.ts';
 import type { InOut, Outcome, Runner } from '../../src/rules.ts';
 import { prepareHost } from '../../src/setup.ts';
 import type { HostDeps, HostSettings, HostSetup } from '../../src/setup.ts';
 import { StandIn, type SystemName } from './bsd.ts';
+import { scratchFolder } from '../scratch.ts';
 
 /** How a command that changes something fails. */
 export type Mode = 'refused' | 'missing' | 'killed before' | 'killed after';
@@ -93,7 +92,7 @@ export class Bed {
   readonly system: SystemName;
   readonly standIn: StandIn;
   readonly runner: StandInRunner;
-  readonly journalDir = mkdtempSync(join(tmpdir(), 'vpnj-'));
+  readonly journalDir = scratchFolder();
   readonly warnings: string[] = [];
   readonly deps: HostDeps;
   readonly #locks = pretendedLocks();
