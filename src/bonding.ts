@@ -217,7 +217,8 @@ export class Bonding {
   /** The peer has reported on `link`. */
   reported(link: Link, links: readonly Link[], nowMs: number): void {
     this.settle(link);
-    if (link.state === 'suspect' && link.flight.progressMs === nowMs) link.state = 'up';
+    const isHeard = link.flight.progressMs === nowMs && link.leftEpoch === -1;
+    if (link.state === 'suspect' && isHeard) link.state = 'up';
     this.scheduler.order(links);
   }
 

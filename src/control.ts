@@ -17,6 +17,7 @@ import {
   Flag,
   HEADER_BYTES,
   INNER_BYTES,
+  LEFT_BYTES,
   LINK_SETTINGS_BYTES,
   PROBE_TOKEN_BYTES,
   writeHeader,
@@ -66,6 +67,7 @@ export class ControlMessages {
   /** At least as long as its answer, so that no answer is longer than its question. */
   private readonly probe = new Uint8Array(SMALL_PROBE_BYTES);
   private readonly reply = new Uint8Array(PROBE_REPLY_BYTES);
+  private readonly left = new Uint8Array(LEFT_BYTES);
 
   constructor(aead: Host['aead']) {
     this.aead = aead;
@@ -129,6 +131,16 @@ export class ControlMessages {
     const errno = link.socket.errno();
     if (errno === os.errno.EMSGSIZE && size !== 0) link.pathMtu.refused(size, nowMs);
     else if (errno !== 0) link.forgetLocalAddress();
+  }
+
+  /** Says over `link` that nothing is received over `gone` any more, which may be the same. */
+  sendLeft(session: Session, link: Link, gone: Link, nowMs: number): void {
+    const epoch = session.current;
+    this.left[0] = gone.id;
+    this.left[1] = epoch.number;
+    const last = epoch.lastCounter(gone.id) + (link === gone ? 1 : 0);
+    new DataView(this.left.buffer).setUint32(2, Math.max(0, last) % 2 ** 32);
+    this.send(session, link, Control.left, this.left, nowMs);
   }
 
   /**

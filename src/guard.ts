@@ -12,6 +12,8 @@ export interface Guard {
   onStop(stop: () => void): void;
   /** As a stop signal does. */
   stop(): void;
+  /** Whether it has come. */
+  readonly isStopped: boolean;
   release(): void;
 }
 
@@ -42,6 +44,9 @@ export function guardHost(signals: readonly NodeJS.Signals[]): Guard {
       if (isStopped) callback();
     },
     stop: onSignal,
+    get isStopped() {
+      return isStopped;
+    },
     release: () => {
       process.off('exit', onExit);
       process.off('uncaughtException', onBug);

@@ -179,6 +179,11 @@ export class Inbound {
     return this.acceptedBy.highest === this.datagramCounters[slot];
   }
 
+  /** The counter of an accepted slot. */
+  counterOf(slot: number): number {
+    return this.datagramCounters[slot];
+  }
+
   linkId(slot: number): number {
     return headerLink(this.bytes, this.datagrams.offsets[slot]);
   }

@@ -59,6 +59,12 @@ export class Link {
   private configured: LinkSettings;
   private terms: LinkTerms | undefined = undefined;
   state: LinkState = 'up';
+  /**
+   * The peer has closed its socket: epoch and low 32 bits of the counter of the last datagram it sent; −1 as
+   * long as it has not, and again once a later one came.
+   */
+  leftEpoch = -1;
+  leftCounter = -1;
   readonly flight = new Flight();
   readonly capacity = new Capacity();
   readonly reception = new Reception();
@@ -197,6 +203,18 @@ export class Link {
     this.state = 'down';
     this.unsentCount = 0;
     this.flight.abandon();
+  }
+
+  /** The peer receives nothing over it any more, and has sent nothing behind this counter. */
+  left(epoch: number, counter: number): void {
+    this.leftEpoch = epoch;
+    this.leftCounter = counter;
+  }
+
+  /** Its newest datagram came under this counter: is it from a socket opened since? */
+  heardAgain(epoch: number, counter: number): void {
+    const isLater = epoch !== this.leftEpoch || ((counter - this.leftCounter) | 0) > 0;
+    if (isLater) this.leftEpoch = -1;
   }
 
   /** It has a socket again; whether that reaches anybody is to be seen. */

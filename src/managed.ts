@@ -5,9 +5,13 @@
 import type { Filter } from './classes.ts';
 import type { TunnelParts } from './daemon/snapshot.ts';
 import type { LinkSocket } from './host.ts';
+import type { Link } from './link.ts';
 import type { Network } from './inner.ts';
 import { Keeping } from './keeping.ts';
 import type { LinkSettings, RealtimeRule } from './peering.ts';
+
+/** Over so many other links the end of one is told. */
+const LEFT_COPIES = 2;
 
 export abstract class Managed extends Keeping {
   /** Opens the socket of link `index`; undefined if it is not there. */
@@ -54,6 +58,9 @@ export abstract class Managed extends Keeping {
   linkDown(index: number): void {
     const socket = this.set.sockets[index];
     if (socket === undefined) return;
+    for (const link of this.links) {
+      if (link.socket === socket) this.sayLeft(link);
+    }
     this.set.sockets[index] = undefined;
     for (const link of this.links) {
       if (link.socket !== socket) continue;
@@ -63,6 +70,17 @@ export abstract class Managed extends Keeping {
     socket.close();
     this.linksChanged();
     this.pump(this.host.nowMs());
+  }
+
+  /** By itself, if it still carries anything, and by others, one of which may lose it. */
+  private sayLeft(gone: Link): void {
+    const { session } = this.peering;
+    if (session === undefined || this.links.length < 2 || gone.state === 'down') return;
+    const nowMs = this.host.nowMs();
+    const others = this.links.filter((link) => link.state === 'up' && link.socket !== gone.socket);
+    for (const link of [...others.slice(0, LEFT_COPIES), gone]) {
+      this.control.sendLeft(session, link, gone, nowMs);
+    }
   }
 
   /** Adds a link to the configuration; returns its index. */

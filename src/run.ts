@@ -97,8 +97,11 @@ export async function run(
     stopBeating = notifier.watch(() => running?.isWell === true);
     await Promise.race([stopped, running.failed]);
   } catch (error) {
-    status = fail(error);
-    cause = reason(error);
+    // ^C may have ended a worker that was not ready to ignore it.
+    if (!guard.isStopped) {
+      status = fail(error);
+      cause = reason(error);
+    }
   }
   stopWatching();
   stopBeating();

@@ -69,6 +69,11 @@ export class Epoch {
     return first;
   }
 
+  /** The last counter given out for a link; −1: none. */
+  lastCounter(link: number): number {
+    return this.counters[link] - 1;
+  }
+
   /** The replay window of a link. Made when first asked for: ask only for what names this epoch. */
   window(link: number): ReplayWindow {
     return (this.windows[link] ??= new ReplayWindow());

@@ -24,7 +24,7 @@ import { Managed } from './managed.ts';
 import { send } from './sender.ts';
 import type { Session } from './session.ts';
 import { wipeSharedKeys } from './sharedkey.ts';
-import { areFlagsValid, Control, Flag } from './wire.ts';
+import { areFlagsValid, Control, Flag, LEFT_BYTES } from './wire.ts';
 
 export type { Counters } from './keeping.ts';
 
@@ -201,6 +201,7 @@ export class Tunnel extends Managed {
       if (epoch === session.current && inbound.isNewest(slot)) {
         if (link.socket !== socket) this.heardElsewhere(link, socket, nowMs);
         this.learnEndpoint(link, sourceAt, inbound.sizeOf(slot), nowMs);
+        if (link.leftEpoch !== -1) link.heardAgain(epoch.number, inbound.counterOf(slot));
       }
       link.heardMs = nowMs;
       this.heardMs = nowMs;
@@ -249,6 +250,10 @@ export class Tunnel extends Managed {
       this.reports.receive(body, this.set.byId, nowMs, (about) => this.onReport(about, nowMs));
       return;
     }
+    if (kind === Control.left) {
+      this.onLeft(body, nowMs);
+      return;
+    }
     const message = {
       kind,
       body,
@@ -260,6 +265,17 @@ export class Tunnel extends Managed {
     if (request === 'rekey') this.peering.rekeyAsked(nowMs);
     else if (request === 'goodbye') this.peering.goodbye(nowMs);
     this.arm(nowMs);
+  }
+
+  /** The peer has closed a link's socket: what is under way there goes over the others. */
+  private onLeft(body: Uint8Array, nowMs: number): void {
+    const link = body.length === LEFT_BYTES ? this.set.byId[body[0]] : undefined;
+    if (link === undefined || link.state === 'down') return;
+    const counter = new DataView(body.buffer, body.byteOffset).getUint32(2);
+    link.left(body[1], counter);
+    if (!this.isBonding) return;
+    this.bonding?.suspect(link, this.links, nowMs);
+    this.pump(nowMs);
   }
 
   /** What the peer has received over `link`: repairs what it has not, and uses the room. */

@@ -65,9 +65,12 @@ export const Control = {
   rekey: 5,
   goodbye: 6,
   report: 7,
+  left: 8,
 } as const;
 export const PROBE_TOKEN_BYTES = 4;
 export const CHALLENGE_BYTES = 8;
+/** Id of the link, epoch, low 32 bits of the last counter. */
+export const LEFT_BYTES = 6;
 /** What a client says of a link with each small probe: flags, share, rate, name. */
 const LINK_NAME_BYTES = 15;
 export const LINK_SETTINGS_BYTES = 6 + LINK_NAME_BYTES;

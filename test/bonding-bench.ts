@@ -315,7 +315,7 @@ async function main(): Promise<void> {
   }
   const lines = linesOf(profiles, results);
   const text = `${[
-    'One TCP stream (cubic), Mbit/s. Links: one-way delay ms / jitter ms / loss % / Mbit/s, the same both ways, with a queue of 60 ms (q: another). 10 s after 3 s of start; profiles marked \\*: 20 s after 15 s, in brackets the first 10 s. Each link alone once, both the median of three. The sum: 1388 of each 1500 bytes of both rates. `npm run bench -- bonding`.',
+    `One TCP stream (cubic), Mbit/s. Links: one-way delay ms / jitter ms / loss % / Mbit/s, the same both ways, with a queue of 60 ms (q: another). 10 s after 3 s of start; profiles marked \\*: 20 s after 15 s, in brackets the first 10 s. Each link alone once, both ${options.runs === '1' ? 'once' : `the median of ${options.runs}`}. The sum: 1388 of each 1500 bytes of both rates. \`npm run bench -- bonding\`.`,
     table(lines),
     variantTable(profiles, results),
   ]

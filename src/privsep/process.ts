@@ -106,7 +106,8 @@ function startProcess(descriptor: number): ChildProcess {
     cwd: '/',
     env: Object.fromEntries(known.filter(([, value]) => value !== undefined)),
     stdio: ['ignore', 'ignore', 'inherit', descriptor],
-    // ^C on the terminal is for the monitor, which ends the worker in order.
-    detached: true,
+    // In our session: another one would be a group of its own for the scheduler (sched(7), autogroup), which
+    // costs a quarter of the small packets on a busy host. So ^C reaches both, and the worker ignores it.
+    detached: false,
   });
 }
