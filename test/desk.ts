@@ -1,6 +1,6 @@
 /**
  * A host as its user sees it: a home folder, processes and files of its own, `vpn` in PATH, and as many
- * terminals as are wanted. What is written to /etc, /root, /run, /tmp, /var/lib and /var/log stays in memory.
+ * terminals as are wanted. What is written to /etc, /home, /run, /tmp, /var/lib and /var/log stays in memory.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -18,13 +18,14 @@ const INSIDE = `
   cp -a /etc/. /mnt
   mount --bind /mnt /etc
   umount /mnt
-  for folder in root run tmp var/lib var/log; do mount -t tmpfs -o mode=755 tmpfs "/$folder"; done
-  chmod 700 /root
+  for folder in home run tmp var/lib var/log; do mount -t tmpfs -o mode=755 tmpfs "/$folder"; done
+  chmod 700 /home
   chmod 1777 /tmp
   echo ready
   while sleep 1000; do :; done`;
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-const HOME = '/root';
+/** Of its user, who is root: where commands are typed. */
+export const HOME = '/home';
 
 export interface Ended {
   /** Null after a signal. */

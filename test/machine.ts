@@ -118,7 +118,7 @@ export class Machine {
 
   private enter(): readonly string[] {
     const spaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup', '--root', '--wd'];
-    const environment = ['env', '-i', `PATH=${PATH}`, 'HOME=/root', 'LC_ALL=C.UTF-8'];
+    const environment = ['env', '-i', `PATH=${PATH}`, 'HOME=/home', 'LC_ALL=C.UTF-8'];
     return ['nsenter', '--target', String(this.pid), ...spaces, '--', ...environment];
   }
 

@@ -15,7 +15,7 @@ import { Bed, until } from './netns.ts';
 
 const ROOT = resolve(import.meta.dirname, '..');
 /** On the machine. */
-const DEB = '/root/vpn.deb';
+const DEB = '/home/vpn.deb';
 /** What dpkg(1) writes for any package, and systemd at any reload. */
 const ALLOWED = [
   /^\/var\/lib\/dpkg\/(status|status-old|diversions|statoverride|available|lock|lock-frontend)$/,

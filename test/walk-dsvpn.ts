@@ -1,6 +1,6 @@
 /** The walk of a user who knows dsvpn, on the hosts of world.ts. */
 import assert from 'node:assert/strict';
-import { Desk } from './desk.ts';
+import { Desk, HOME } from './desk.ts';
 import type { Bed } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { STATE, Walk } from './walk.ts';
@@ -40,7 +40,7 @@ export async function walkDsvpn(bed: Bed): Promise<string> {
   walk.say(
     'It is one line of text. Copy it to the client over a channel you trust, such as `scp -p`, and see that it is the same:',
   );
-  server.copy('/root/vpn.key', client);
+  server.copy(`${HOME}/vpn.key`, client);
   await walk.type(server, 'sha256sum vpn.key');
   await walk.type(client, 'sha256sum vpn.key');
 
@@ -54,7 +54,7 @@ export async function walkDsvpn(bed: Bed): Promise<string> {
   walk.say(
     'Words at the end that are `auto` may be left out. How the client is before that is kept, to be compared later:',
   );
-  client.put('/root/state', STATE, true);
+  client.put(`${HOME}/state`, STATE, true);
   await walk.type(client, 'cat state');
   await walk.type(client, './state > before');
   let connecting = await walk.open(client, `vpn client vpn.key ${SERVER}`, STARTED);
@@ -154,7 +154,7 @@ export async function walkDsvpn(bed: Bed): Promise<string> {
     [/waiting/],
   );
   walk.say('It is copied as before, and kept from others this time:');
-  server.copy('/root/dsvpn.key', client);
+  server.copy(`${HOME}/dsvpn.key`, client);
   connecting = await walk.open(
     client,
     `vpn client dsvpn.key ${SERVER} 443 tun7 ${other} ${own} --no-default-routes`,

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Desk } from './desk.ts';
+import { Desk, HOME } from './desk.ts';
 import type { Bed } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { readPing } from './traffic.ts';
@@ -57,8 +57,8 @@ export async function walkMlvpn(bed: Bed): Promise<string> {
     .replaceAll('128.128.128.128', SERVER[4]);
   client.put(FILE, clientFile);
   client.put(SCRIPT, updown(OWN, OTHER), true);
-  client.put('/root/state', STATE, true);
-  client.put('/root/get', GET, true);
+  client.put(`${HOME}/state`, STATE, true);
+  client.put(`${HOME}/get`, GET, true);
   server.put(FILE, example('adsl-server.conf'));
   server.put(SCRIPT, updown(OTHER, OWN), true);
   const before = [hostState(hosts.client), hostState(hosts.server)] as const;
