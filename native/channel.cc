@@ -48,6 +48,27 @@ union ControlSpace {
   char bytes[CMSG_SPACE(sizeof(int))];
 };
 
+// One message, to be sent or to be filled: the prefix, the caller's bytes, and
+// room for a descriptor.
+struct Message {
+  explicit Message(const Span<uint8_t>& bytes) {
+    parts[0] = {&prefix, sizeof(prefix)};
+    parts[1] = {bytes.data, bytes.size};
+    header.msg_iov = parts;
+    header.msg_iovlen = 2;
+    header.msg_control = space.bytes;
+    header.msg_controllen = sizeof(space.bytes);
+  }
+  Message(const Message&) = delete;
+  Message& operator=(const Message&) = delete;
+
+  Prefix prefix;
+  iovec parts[2];
+  msghdr header = {};
+  // Last: it ends in an array without a length.
+  ControlSpace space = {};
+};
+
 Prefix Describe(const Handle* handle) {
   Prefix prefix;
   if (handle->tun != nullptr) {
@@ -162,19 +183,15 @@ napi_value channelSend(napi_env env, napi_callback_info info) {
   if (!args.ok()) return nullptr;
   Handle* channel = FindHandle(env, args.addon(), number);
   if (channel == nullptr) return nullptr;
-  Prefix prefix;
-  iovec parts[2] = {{&prefix, sizeof(prefix)}, {bytes.data, bytes.size}};
-  msghdr message = {};
-  message.msg_iov = parts;
-  message.msg_iovlen = 2;
-  ControlSpace space = {};
-  if (passed != 0) {
+  Message message(bytes);
+  if (passed == 0) {
+    message.header.msg_control = nullptr;
+    message.header.msg_controllen = 0;
+  } else {
     Handle* handle = FindHandle(env, args.addon(), passed);
     if (handle == nullptr) return nullptr;
-    prefix = Describe(handle);
-    message.msg_control = space.bytes;
-    message.msg_controllen = sizeof(space.bytes);
-    cmsghdr* part = CMSG_FIRSTHDR(&message);
+    message.prefix = Describe(handle);
+    cmsghdr* part = CMSG_FIRSTHDR(&message.header);
     part->cmsg_level = SOL_SOCKET;
     part->cmsg_type = SCM_RIGHTS;
     part->cmsg_len = CMSG_LEN(sizeof(int));
@@ -183,9 +200,9 @@ napi_value channelSend(napi_env env, napi_callback_info info) {
   ssize_t sent = 0;
   do {
 #if defined(MSG_NOSIGNAL)
-    sent = ::sendmsg(channel->fd, &message, MSG_NOSIGNAL);
+    sent = ::sendmsg(channel->fd, &message.header, MSG_NOSIGNAL);
 #else
-    sent = ::sendmsg(channel->fd, &message, 0);
+    sent = ::sendmsg(channel->fd, &message.header, 0);
 #endif
   } while (sent < 0 && errno == EINTR);
   if (sent >= 0) return Boolean(env, true);
@@ -202,24 +219,18 @@ napi_value channelReceive(napi_env env, napi_callback_info info) {
   if (!args.ok()) return nullptr;
   Handle* channel = FindHandle(env, args.addon(), number);
   if (channel == nullptr) return nullptr;
-  Prefix prefix;
-  iovec parts[2] = {{&prefix, sizeof(prefix)}, {bytes.data, bytes.size}};
-  msghdr message = {};
-  message.msg_iov = parts;
-  message.msg_iovlen = 2;
-  ControlSpace space = {};
-  message.msg_control = space.bytes;
-  message.msg_controllen = sizeof(space.bytes);
+  Message message(bytes);
+  const Prefix& prefix = message.prefix;
   ssize_t received = 0;
   do {
-    received = ::recvmsg(channel->fd, &message, 0);
+    received = ::recvmsg(channel->fd, &message.header, 0);
   } while (received < 0 && errno == EINTR);
   if (received < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return nullptr;
-  const int fd = received < 0 ? -1 : TakeDescriptor(&message);
+  const int fd = received < 0 ? -1 : TakeDescriptor(&message.header);
   Napi::Object result = Napi::Object::New(env);
   uint32_t passed = 0;
   const bool whole = received >= static_cast<ssize_t>(sizeof(prefix)) &&
-                     (message.msg_flags & MSG_TRUNC) == 0;
+                     (message.header.msg_flags & MSG_TRUNC) == 0;
   if (fd >= 0) {
     if (takes && whole && prefix.kind != Passed::kNone) {
       passed = Adopt(env, args.addon(), prefix, fd);

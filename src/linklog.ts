@@ -3,6 +3,8 @@ import { after } from './daemon/clock.ts';
 import type { LoggedEvent } from './daemon/eventlog.ts';
 import { log } from './report.ts';
 
+/** Names come from the other end, and by way of a worker: no more than links have ids. */
+const MOST_NAMES = 255;
 /** A link that is suspected for less is nothing to read about. */
 const LASTING_MS = 2_000;
 
@@ -17,6 +19,7 @@ export class LinkLog {
     this.waiting.get(link)?.();
     this.waiting.delete(link);
     if (event === 'link-suspect') {
+      if (this.waiting.size + this.told.size >= MOST_NAMES) return;
       const tell = (): void => {
         this.told.add(link);
         log(`link ${link}: ${cause}`);

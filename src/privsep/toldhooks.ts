@@ -1,6 +1,9 @@
 /** The status script on behalf of a worker, which may die before it has told that all is down. */
 import type { HookCall, HookSink } from '../daemon/hooks.ts';
 
+/** Links have ids below that. */
+const MOST_LINKS_UP = 255;
+
 export class ToldHooks implements HookSink {
   private readonly hooks: HookSink;
   private readonly up = new Set<string>();
@@ -12,8 +15,9 @@ export class ToldHooks implements HookSink {
 
   add(calls: readonly HookCall[]): void {
     for (const { event, link } of calls) {
-      if (event === 'rtun_up') this.up.add(link);
-      else if (event === 'rtun_down') this.up.delete(link);
+      if (event === 'rtun_up') {
+        if (this.up.size < MOST_LINKS_UP) this.up.add(link);
+      } else if (event === 'rtun_down') this.up.delete(link);
       else this.isDeviceUp = event === 'tuntap_up';
     }
     this.hooks.add(calls);
