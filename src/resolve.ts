@@ -7,6 +7,7 @@ import { decode, encode, type Answer } from 'dns-packet';
 import { lookup } from 'node:dns/promises';
 import { readFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { endpoint, formatIp, formatRemote, isSameRemote, parseIp } from './address.ts';
 import { datagramTable, ENDPOINT_BYTES } from './batch.ts';
 import { random } from './crypto.ts';
@@ -17,6 +18,8 @@ import { reason, verbose } from './report.ts';
 const LIMIT_MS = 5_000;
 /** How long the answer of the other family is waited for. */
 const OTHER_FAMILY_MS = 250;
+/** How long the host's own answer has precedence: it may be of /etc/hosts, of which name servers know nothing. */
+const OWN_GRACE_MS = 250;
 /** resolv.conf(5), MAXNS. */
 const MOST_SERVERS = 3;
 /** The stub of systemd-resolved asks upstream without our mark; this file names who it asks. */
@@ -71,10 +74,13 @@ export function resolveOutside(
   changed: Changed = { inside: [], before: [] },
 ): Promise<Endpoints> {
   if (parseIp(server) !== undefined) return resolveName(server, port);
-  const asked = nameServers(changed).then((servers) =>
-    askServers(native, servers, server, port, mark),
-  );
-  return firstKnown([resolveName(server, port), asked]);
+  const own = resolveName(server, port);
+  const asked = nameServers(changed).then(async (servers) => {
+    const found = await askServers(native, servers, server, port, mark);
+    if (found.length > 0) await Promise.race([own, sleep(OWN_GRACE_MS)]);
+    return found;
+  });
+  return firstKnown([own, asked]);
 }
 
 /** The first result that is not empty; empty when all are, or time is up. */
