@@ -79,6 +79,7 @@ struct Addon {
   X(channelSend)       \
   X(channelReceive)    \
   X(confine)           \
+  X(trimMemory)        \
   X(findUser)
 
 // Each export is vpn::exports::name, called as native.ts declares it.

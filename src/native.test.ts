@@ -1,13 +1,22 @@
 /** Polling, worker threads, and what the addon tells of the system. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { ADDON, ANY, batch, endpoint, native, receive, send, until } from '../test/nativebed.ts';
 import { PollEvent } from './native.ts';
+
+const NO_PROC = process.platform === 'linux' ? false : 'needs /proc';
+
+/** Of this process: pages of files, which the kernel may have in other processes too. */
+function residentFileBytes(): number {
+  const status = readFileSync('/proc/self/status', 'utf8');
+  return Number(/^RssFile:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
+}
 
 describe('poll', () => {
   it('calls back while there is something to read, and not after it was stopped', async () => {
@@ -126,5 +135,20 @@ describe('system', () => {
     assert.match(native.netnsCookie(), /^(|[1-9][0-9]*)$/);
     assert.equal(native.netnsCookie(), native.netnsCookie());
     assert.equal(typeof native.cpuHasAes(), 'boolean');
+  });
+
+  it('gives program files back, and goes on with them', { skip: NO_PROC }, async () => {
+    // Needs what is given back: code of node, of the addon, and data of the ICU library.
+    const work = (): string => {
+      const upper = 'straße'.toLocaleUpperCase('de');
+      return createHash('sha256').update(upper).update(native.netnsCookie()).digest('hex');
+    };
+    const before = work();
+    const touched = residentFileBytes();
+    native.trimMemory();
+    const left = residentFileBytes();
+    assert.ok(left < touched / 2, `${left} of ${touched} bytes are left`);
+    assert.equal(work(), before);
+    assert.ok(residentFileBytes() > left, 'what is needed has come back');
   });
 });

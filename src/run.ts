@@ -21,6 +21,7 @@ import {
   reason,
   verbose,
 } from './report.ts';
+import { keepSmall } from './residence.ts';
 import { hostRunner } from './rules.ts';
 import { Running } from './running.ts';
 import { codeOf, onRouteChanges } from './runtime.ts';
@@ -95,6 +96,7 @@ export async function run(
     const stopped = new Promise<void>((done) => guard.onStop(done));
     await running.start();
     stopBeating = notifier.watch(() => running?.isWell === true);
+    keepSmall(native);
     await Promise.race([stopped, running.failed]);
   } catch (error) {
     // ^C may have ended a worker that was not ready to ignore it.

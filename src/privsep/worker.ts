@@ -24,6 +24,7 @@ import {
   setLogFormat,
   warn,
 } from '../report.ts';
+import { keepSmall } from '../residence.ts';
 import { makeHost, nativeTun } from '../runtime.ts';
 import { startServices } from '../services.ts';
 import { innerAddresses, instanceName, sourcesOf, tunnelConfig } from '../startup.ts';
@@ -206,6 +207,7 @@ class Worker {
     // turn of the loop in which the last of the sockets began to listen.
     this.confine(start);
     tunnel.start();
+    keepSmall(native);
     this.say({ word: 'running', httpPort: this.services.httpPort });
   }
 
