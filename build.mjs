@@ -1,10 +1,11 @@
 /**
  * Builds, tests, shows and measures vpn. Runs on any node from 20 on with nothing installed.
  *
- *   node build.mjs [build | package | test | sweep | soak | demo | bench | setup] [words for test, soak, demo or bench]
+ *   node build.mjs [build | package | test | sweep | soak | demo | bench | setup] [words]
  *
  *   setup   what is missing: npm packages, and system packages through apt when root
- *   build   addon (g++) -> bundle (esbuild) -> executable (node's single executable application)
+ *   build   addon (g++) -> bundle (esbuild) -> executable (node's single executable application);
+ *           with a folder, bundle and executable are made there
  *   package dist/vpn_VERSION_ARCHITECTURE.deb of it
  *
  * In build/: vpn.node and sodium-native.node, the addons; vpn.cjs, the bundle, which runs on a system's
@@ -15,7 +16,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { createRequire } from 'node:module';
 import { type } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { delimiter, join, relative } from 'node:path';
 
 const ROOT = import.meta.dirname ?? new URL('.', import.meta.url).pathname;
 const BUILD = join(ROOT, 'build');
@@ -36,6 +37,7 @@ const TO_MEASURE = {
   nft: 'nftables',
   'clang++': 'clang',
   ethtool: 'ethtool',
+  strace: 'strace',
 };
 
 /** node:single-executable-applications, "Single executable application creation process". */
@@ -82,13 +84,13 @@ await COMMANDS[name](words);
 
 /* Commands */
 
-async function build() {
+async function build([folder]) {
   await setUp(TO_BUILD);
-  await make();
+  await make(folder === undefined ? undefined : { build: folder, dist: folder });
 }
 
 async function makePackage() {
-  await build();
+  await build([]);
   const service = await import('./src/service/package.mjs');
   const natives = ['vpn.node', 'sodium-native.node'].map((name) => join(BUILD, name));
   const parts = { root: ROOT, executable: join(DIST, 'vpn'), natives, output: DIST };
@@ -208,19 +210,21 @@ function isLockFileInstalled() {
 
 /* Build */
 
-async function make() {
-  for (const folder of [BUILD, DIST]) fs.mkdirSync(folder, { recursive: true });
+/** The addon is the same for every variant, and always in build/. */
+async function make({ build: folder, dist } = { build: BUILD, dist: DIST }) {
+  for (const each of [BUILD, folder, dist]) fs.mkdirSync(each, { recursive: true });
   const sodium = join(PACKAGES, 'sodium-native', 'prebuilds', SYSTEM, 'sodium-native.node');
   const assets = {
     'vpn.node': join(BUILD, 'vpn.node'),
     'sodium-native.node': join(BUILD, 'sodium-native.node'),
+    LICENSES: join(dist, 'LICENSES'),
   };
   await makeAddon(assets['vpn.node']);
   copyIfChanged(sodium, assets['sodium-native.node']);
-  const bundle = join(BUILD, 'vpn.cjs');
+  const bundle = join(folder, 'vpn.cjs');
   const inputs = await step('bundle', () => makeBundle(bundle));
-  writeLicenses(inputs);
-  const executable = join(DIST, 'vpn');
+  writeLicenses(assets.LICENSES, inputs);
+  const executable = join(dist, 'vpn');
   if (
     isNewer(executable, [
       bundle,
@@ -230,7 +234,9 @@ async function make() {
     ])
   )
     return;
-  await step('make dist/vpn', () => makeExecutable(executable, bundle, assets));
+  await step(`make ${relative(ROOT, executable)}`, () =>
+    makeExecutable(executable, bundle, assets, folder),
+  );
 }
 
 function isSourceFor(system, file) {
@@ -311,9 +317,10 @@ function loadSodiumFromAsset(esbuild) {
   }));
 }
 
-async function makeExecutable(output, main, assets) {
-  const config = join(BUILD, 'sea-config.json');
-  const blob = join(BUILD, 'vpn.blob');
+/** In `folder` it leaves what it is made of. */
+async function makeExecutable(output, main, assets, folder) {
+  const config = join(folder, 'sea-config.json');
+  const blob = join(folder, 'vpn.blob');
   const temporary = `${output}.${process.pid}`;
   const settings = {
     main,
@@ -342,7 +349,7 @@ async function makeExecutable(output, main, assets) {
 }
 
 /** The notices that go with the executable: ours, of each bundled package, and node's with its parts. */
-function writeLicenses(inputs) {
+function writeLicenses(output, inputs) {
   const bundled = inputs.map((file) => /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(file)?.[1]);
   const names = new Set([
     ...bundled.filter((found) => found !== undefined),
@@ -356,10 +363,7 @@ function writeLicenses(inputs) {
     const { version } = JSON.parse(fs.readFileSync(join(folder, 'package.json'), 'utf8'));
     return `\n==== ${name} ${version} ====\n\n${fs.readFileSync(join(folder, file), 'utf8')}`;
   });
-  fs.writeFileSync(
-    join(DIST, 'LICENSES'),
-    [fs.readFileSync('LICENSE', 'utf8'), ...notices].join(''),
-  );
+  writeIfChanged(output, Buffer.from([fs.readFileSync('LICENSE', 'utf8'), ...notices].join('')));
 }
 
 /* Files and processes */

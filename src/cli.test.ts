@@ -275,6 +275,16 @@ describe('the version', () => {
   });
 });
 
+describe('the notices', () => {
+  const file = join(ROOT, 'dist', 'LICENSES');
+  const skip = existsSync(file) ? false : `${file} is not built`;
+  it('are those of the build, beside a file, too', { skip }, () => {
+    const stdout = readFileSync(file, 'utf8');
+    deepEqual(vpn('--license'), { stdout, stderr: '', status: 0 });
+    deepEqual(vpn('--config', 'missing.conf', '--license'), { stdout, stderr: '', status: 0 });
+  });
+});
+
 describe('vpn keygen', () => {
   it('prints 32 bytes in base64', () => {
     const { stdout, stderr, status } = vpn('keygen');
@@ -296,8 +306,9 @@ describe('vpn keygen', () => {
 
 const needsExecutable = existsSync(EXECUTABLE) ? false : `${EXECUTABLE} is not built`;
 const needsProc = existsSync('/proc/self/task') ? false : 'there is no /proc';
-describe('the executable', { skip: needsExecutable }, () => {
-  it('prints version and help', () => {
+describe('the executable', () => {
+  const skip = needsExecutable;
+  it('prints version and help', { skip }, () => {
     match(
       runProgram(EXECUTABLE, ['--version']).stdout,
       /^vpn \d+\.\d+\.\d+( \(no default routes\))?\n$/,
@@ -305,7 +316,7 @@ describe('the executable', { skip: needsExecutable }, () => {
     deepEqual(runProgram(EXECUTABLE, ['--help']), { stdout: help(), stderr: '', status: 0 });
   });
 
-  it('makes keys, and leaves nothing of its native code behind', () => {
+  it('makes keys, and leaves nothing of its native code behind', { skip }, () => {
     const TMPDIR = join(folder, 'unpacked');
     mkdirSync(TMPDIR);
     const { stdout, stderr, status } = runProgram(EXECUTABLE, ['keygen'], { TMPDIR });
@@ -313,13 +324,13 @@ describe('the executable', { skip: needsExecutable }, () => {
     deepEqual([stderr, status, readdirSync(TMPDIR)], ['', 0, []]);
   });
 
-  it('says where it cannot unpack its native code', () => {
+  it('says where it cannot unpack its native code', { skip }, () => {
     const TMPDIR = join(folder, 'nowhere');
     const stderr = `vpn: cannot unpack native code into "${TMPDIR}": no such file or directory; set TMPDIR to a folder that allows writing\n`;
     deepEqual(runProgram(EXECUTABLE, ['keygen'], { TMPDIR }), { stdout: '', stderr, status: 1 });
   });
 
-  it('ignores NODE_OPTIONS and flags of node', () => {
+  it('ignores NODE_OPTIONS and flags of node', { skip }, () => {
     const trap = join(folder, 'trap.cjs');
     writeFileSync(
       trap,
@@ -335,7 +346,7 @@ describe('the executable', { skip: needsExecutable }, () => {
     equal(flag.status, 2);
   });
 
-  it('opens no inspector on SIGUSR1, and lives on', { skip: needsProc }, async () => {
+  it('opens no inspector on SIGUSR1, and lives on', { skip: skip || needsProc }, async () => {
     // Waits for its key, with everything loaded, until something is written to the pipe.
     const pipe = join(folder, 'pipe');
     equal(spawnSync('mkfifo', ['-m', '600', pipe]).status, 0);
@@ -358,7 +369,7 @@ describe('the executable', { skip: needsExecutable }, () => {
     equal(output, `vpn: key file "${pipe}": ${why}\n`);
   });
 
-  it('runs alone: from another folder, without node and without a PATH', () => {
+  it('runs alone: from another folder, without node and without a PATH', { skip }, () => {
     const copy = join(folder, 'alone');
     copyFileSync(EXECUTABLE, copy);
     match(runProgram(copy, ['keygen']).stdout, /^[A-Za-z0-9+/]{43}=\n$/);

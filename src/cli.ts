@@ -122,6 +122,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     tellAs(args.options.get('log')?.at(-1));
     if (args.options.has('help')) return show(help(args.options.has('verbose')));
     if (args.options.has('version')) return show(`vpn ${VERSION}${VARIANT}\n`);
+    if (args.options.has('license')) return await showLicenses();
     const [word, ...words] = args.words;
     const name = findCommand(word);
     checkOptions(name, args);
@@ -183,6 +184,7 @@ async function start(config: Config, { options }: Arguments): Promise<number> {
 async function startFile(args: FileArguments): Promise<number> {
   if (args.help) return show(help());
   if (args.version) return show(`vpn ${VERSION}${VARIANT}\n`);
+  if (args.options.has('license')) return await showLicenses();
   tellAs(args.overrides.find(({ key }) => key === 'log')?.text);
   const { prepare } = await import('./conf/start.ts');
   const ready = await prepare(args);
@@ -214,7 +216,12 @@ function tellConfig(config: Config, daemon: DaemonConfig): void {
   }
 }
 
-function show(text: string): number {
+async function showLicenses(): Promise<number> {
+  const { licenses } = await import('./licenses.ts');
+  return show(licenses());
+}
+
+function show(text: string | Uint8Array): number {
   print(text);
   return EXIT_SUCCESS;
 }

@@ -3,9 +3,8 @@
  * together. The kernel forwards the packets between two devices, and bridges the frames.
  */
 import assert from 'node:assert/strict';
-import { it } from 'node:test';
 import { frame, framed, STATION, TAGS, TYPE, withBridge, type Frame } from '../test/frames.ts';
-import { inNamespace } from '../test/nativebed.ts';
+import { inNamespace, it } from '../test/nativebed.ts';
 import { FROM, TO, craft, onesSum } from '../test/packets.ts';
 import { Random } from '../test/random.ts';
 import { drain, withForwarding, write } from '../test/tundevices.ts';

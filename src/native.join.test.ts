@@ -3,8 +3,8 @@
  * against a model of headers and checksums: what is joined and cut on the way, and what is dropped.
  */
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
-import { fill, generator, inNamespace } from '../test/nativebed.ts';
+import { describe } from 'node:test';
+import { fill, generator, inNamespace, it } from '../test/nativebed.ts';
 import { MEDIA } from '../test/frames.ts';
 import { ACK, PSH, SYN, assertChecksum, craft, parse, type Crafted } from '../test/packets.ts';
 import { drain, forwarded, withForwarding, write, writesOf } from '../test/tundevices.ts';

@@ -1,7 +1,7 @@
 /** That the addon tells of changes to the network: addresses, routes, rules and interfaces. */
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
-import { inNamespace, ip, native, until } from '../test/nativebed.ts';
+import { describe } from 'node:test';
+import { inNamespace, ip, it, native, until } from '../test/nativebed.ts';
 import { PollEvent } from './native.ts';
 
 const CHANGES = [

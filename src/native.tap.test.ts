@@ -4,9 +4,9 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { after, before, describe } from 'node:test';
 import { BROADCAST, frame, framed, TAGS, TYPE, withBridge, type Frame } from '../test/frames.ts';
-import { fill, generator, inNamespace, ip, native } from '../test/nativebed.ts';
+import { fill, generator, inNamespace, ip, it, native } from '../test/nativebed.ts';
 import { assertChecksum, craft, parse, type Crafted } from '../test/packets.ts';
 import { drain, write } from '../test/tundevices.ts';
 

@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { connect } from 'node:net';
-import { describe, it } from 'node:test';
+import { describe } from 'node:test';
 import {
   ANY,
   batch,
@@ -17,6 +17,7 @@ import {
   generator,
   inNamespace,
   ip,
+  it,
   native,
   send,
   until,

@@ -276,6 +276,13 @@ export const OPTIONS = [
   { long: 'help', short: 'h', value: '', commands: ALL, help: 'show this help' },
   { long: 'version', short: 'V', value: '', commands: ALL, help: 'show the version' },
   {
+    long: 'license',
+    value: '',
+    rare: true,
+    commands: ALL,
+    help: 'show the notices of what it is made of',
+  },
+  {
     long: 'rekey-after',
     value: 'SECONDS',
     hidden: true,

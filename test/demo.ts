@@ -7,14 +7,22 @@
  */
 import { writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { End, EXECUTABLE, connected, startClient, startServer, tunDevices } from './ends.ts';
+import {
+  End,
+  EXECUTABLE,
+  SERVER_IP,
+  connected,
+  startClient,
+  startServer,
+  tunDevices,
+} from './ends.ts';
 import { startMeter } from './helpers.ts';
-import { countedBy } from './meter.ts';
+import { countedBy, tenthNow, type Counted } from './meter.ts';
 import { Bed, lacking, pass, type Host } from './netns.ts';
 import { difference, hostState, type HostState } from './state.ts';
 import { terminalPicture } from './terminal.ts';
 import { timeChart } from './timechart.ts';
-import { ping, reaches } from './traffic.ts';
+import { iperf, iperfServer, ping, reaches } from './traffic.ts';
 import { wan, type WanLink } from './wan.ts';
 import { INTERNET } from './world.ts';
 
@@ -55,12 +63,26 @@ function typed(end: End, command: string): void {
 }
 
 /** What follows from something else in the list, or says the same in other words. */
-const CONSEQUENCE =
-  /^(nft|links|iptables: . ?\*|ip6tables: . ?\*)|lines became|: [-+] ?$|routes: . (local|anycast|multicast|fe80)|sysctls: -|conf\.(?!all)|neigh\.|ipv4\.conf\.all/;
+const CONSEQUENCES = [
+  // The device, as its addresses; the firewall, as iptables has it, by table.
+  /^(links|nft): /,
+  /^ip6?tables: . \*/,
+  // What the kernel adds for each address, and for each device that comes.
+  /routes: . (local|anycast|multicast|fe80)/,
+  /^sysctls: . net\.ipv[46]\.(conf|neigh)\.tun\d+\./,
+  // What net.ipv4.ip_forward and net.ipv6.conf.all.forwarding set for every device.
+  /^sysctls: . net\.ipv4\.conf\..*\.forwarding /,
+  /^sysctls: . net\.ipv6\.conf\.(?!all\.).*\.forwarding /,
+  /^sysctls: . net\.ipv4\.conf\.all\.accept_redirects /,
+  // What a value was before.
+  /^sysctls: - /,
+];
 
 function changes(end: End, before: HostState): void {
   say(`  On the ${end.host.name}:`);
-  const lines = difference(before, hostState(end.host)).filter((line) => !CONSEQUENCE.test(line));
+  const lines = difference(before, hostState(end.host)).filter(
+    (line) => !CONSEQUENCES.some((one) => one.test(line)),
+  );
   show(lines.map((line) => (line.length > 150 ? `${line.slice(0, 149)}…` : line)).join('\n'));
 }
 
@@ -135,7 +157,10 @@ async function tour(bed: Bed): Promise<void> {
   chapter('3. Two links, one of them pulled out in mid-transfer');
   await pullOut(hosts);
 
-  chapter('4. Everything goes through it');
+  chapter('4. The same without a limit');
+  await onFastCable(bed);
+
+  chapter('5. Everything goes through it');
   const device = tunDevices(hosts.client).at(-1)!;
   demonstrate(hosts.client, `ip -br address show dev ${device}`);
   demonstrate(hosts.client, 'ip rule');
@@ -145,10 +170,10 @@ async function tour(bed: Bed): Promise<void> {
   await reaches(hosts.client, INTERNET[6]);
   demonstrate(hosts.client, `ping -n -c 2 -i 0.2 ${INTERNET[6]}`);
 
-  chapter('5. What it changed');
+  chapter('6. What it changed');
   for (const end of [server, client]) changes(end, before[end === server ? 'server' : 'client']);
 
-  chapter('6. And back again');
+  chapter('7. And back again');
   for (const end of [client, server]) {
     const role = end === server ? 'server' : 'client';
     typed(end, '^C');
@@ -171,6 +196,8 @@ const BACK_COLUMN = 42;
 const CHART_ROWS = 9;
 const MOST_MBIT = 90;
 const STANDSTILL_TENTHS = 10;
+/** Over what a throughput is measured: the end of each phase, when it has settled. */
+const SETTLED_TENTHS = 20;
 
 /** A transfer over both links to the internet: what each carried in every fifth of a second. */
 async function pullOut({ client, internet, links }: Stage): Promise<void> {
@@ -180,8 +207,10 @@ async function pullOut({ client, internet, links }: Stage): Promise<void> {
     '  One TCP connection from the client to the internet, as fast as it goes. Mbit/s by link:\n',
   );
   const rates = links.map((): number[] => []);
+  const phases: number[] = [];
   let last = await Promise.all(links.map((link) => link.stats()));
   for (let column = 0; column < COLUMNS; column++) {
+    if (column === OUT_COLUMN || column === BACK_COLUMN) phases.push(tenthNow());
     if (column === OUT_COLUMN) await links[0]!.set({ both: { isCut: true } });
     if (column === BACK_COLUMN) await links[0]!.set({ both: { isCut: false } });
     await pass(COLUMN_MS);
@@ -192,6 +221,7 @@ async function pullOut({ client, internet, links }: Stage): Promise<void> {
     }
     last = now;
   }
+  phases.push(tenthNow());
   const series = LINKS.map(({ device }, i) => ({ name: device, values: rates[i]! })).reverse();
   const marks = [
     {
@@ -205,11 +235,45 @@ async function pullOut({ client, internet, links }: Stage): Promise<void> {
   await sender.stop('SIGTERM');
   await receiver.stop('SIGTERM');
   const { bytes } = countedBy(receiver)['tcp:9001']!;
+  const [both, alone, again] = phases.map((end) => throughput(bytes, end));
+  say(
+    `\n  Throughput: ${both} Mbit/s over both links, ${alone} over lte0 alone, ${again} at the end.`,
+  );
   const tenths = Object.keys(bytes).map(Number);
   const pauses = tenths.map((tenth, i) => tenth - (tenths[i - 1] ?? tenth));
   say();
   claim('the connection lives', countedBy(sender)['tcp:9001']!.ended === '');
   claim('it never stood still for a second', Math.max(...pauses) < STANDSTILL_TENTHS);
+}
+
+/** Mbit/s until `end`, rounded. */
+function throughput(bytes: Counted['bytes'], end: number): number {
+  let sum = 0;
+  for (let tenth = end - SETTLED_TENTHS; tenth < end; tenth++) sum += bytes[tenth] ?? 0;
+  return Math.round((sum * 8) / (SETTLED_TENTHS / 10) / 1e6);
+}
+
+/** Two more hosts, so that nothing of theirs shows on those of the tour. */
+async function onFastCable(bed: Bed): Promise<void> {
+  const [left, right] = [bed.host('left'), bed.host('right')];
+  bed.cable(
+    { host: left, device: 'eth0', addresses: ['10.5.0.1/24'] },
+    { host: right, device: 'eth0', addresses: ['10.5.0.2/24'] },
+  );
+  say('  Two more hosts, left and right, on one cable: how fast the tunnel is by itself.\n');
+  const key = bed.file('vpn.key');
+  left.run(EXECUTABLE, 'keygen', key);
+  const options = ['--no-default-routes'];
+  const server = startServer(bed, right, { key, options });
+  typed(server, `vpn server vpn.key ${options[0]}`);
+  const client = startClient(bed, left, { key, address: '10.5.0.2', options });
+  typed(client, `vpn client vpn.key 10.5.0.2 ${options[0]}`);
+  await connected(client);
+  const listener = await iperfServer(right);
+  typed(client, `iperf3 -c ${SERVER_IP} -t 3`);
+  const { bitsPerSecond } = await iperf(left, SERVER_IP, '-t 3 -O 1');
+  show(`${Math.round(bitsPerSecond / 1e6)} Mbit/s, one TCP connection`);
+  for (const daemon of [listener, client.daemon, server.daemon]) await daemon.stop('SIGTERM');
 }
 
 /** The first chapters, which show a tunnel from nothing to a link that is pulled out. */
@@ -219,7 +283,7 @@ function writePicture(): void {
 }
 
 async function main(): Promise<number> {
-  const reason = lacking(['mkfifo']);
+  const reason = lacking(['mkfifo', 'iperf3']);
   if (reason !== false) {
     process.stderr.write(`demo: ${reason}\n`);
     return 1;

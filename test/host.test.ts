@@ -6,13 +6,15 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, it } from 'node:test';
+import { afterEach, beforeEach, describe, it as testOf } from 'node:test';
 import type { HostSettings } from '../src/setup.ts';
 import { ADDON, Instance } from './instance.ts';
 import { Bed, lacking, type Host } from './netns.ts';
 import { difference, hostState, type HostState } from './state.ts';
 
 const skip = lacking(['ip6tables']) || (!existsSync(ADDON) && 'needs the addon: npm run build');
+/** Skipped by its own name where the machine cannot run it. */
+const it = (name: string, body: () => Promise<void>): void => void testOf(name, { skip }, body);
 
 /** A host with an uplink, default routes, an address, and lines of somebody else. */
 function livedIn(bed: Bed): Host {
@@ -82,7 +84,7 @@ const cases: readonly (readonly [string, HostSettings])[] = [
   ['server, no default routes', { ...server, defaultRoutes: false, routes: ['10.50.0.0/16'] }],
 ];
 
-describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
+describe('the host is left as it was found', { concurrency: 1 }, () => {
   let bed: Bed;
   let space: Host;
   let journalDir: string;
@@ -273,9 +275,9 @@ describe('the host is left as it was found', { skip, concurrency: 1 }, () => {
     for (const killAfter of [false, true]) {
       const first = killAfter ? 1 + Math.floor(step / 2) : 1;
       const when = killAfter ? 'after' : 'before';
-      it(
+      testOf(
         `SIGKILL ${when} a change or its undo, then cleanup: ${name}`,
-        { timeout: 580_000 },
+        { skip, timeout: 580_000 },
         async () => {
           const before = hostState(space);
           let isDead = true;

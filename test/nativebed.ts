@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { it } from 'node:test';
+import { describe, it as testOf } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { ENDPOINT_BYTES, datagramTable } from '../src/batch.ts';
 import { loadNative, type Handle, type UdpOptions } from '../src/native.ts';
@@ -43,6 +43,13 @@ export function ip(...args: string[]): string {
   return execFileSync('ip', args, { encoding: 'utf8' });
 }
 
+let skip: string | false = false;
+
+/** A test among those of `inNamespace`: skipped by its own name where there can be no namespace. */
+export function it(name: string, body: () => void | Promise<void>): void {
+  void testOf(name, { skip }, body);
+}
+
 /** One test that runs the file at `url` once more in a namespace, where it is `tests` instead. */
 export function inNamespace(name: string, url: string, tests: () => void): void {
   if (process.env[IN_NAMESPACE] !== undefined) {
@@ -50,24 +57,25 @@ export function inNamespace(name: string, url: string, tests: () => void): void 
     tests();
     return;
   }
-  const usable = spawnSync('unshare', ['-n', 'ip', 'tuntap', 'list']).status === 0;
-  it(
-    `${name}, in a network namespace`,
-    { skip: usable ? false : 'needs root, unshare and ip' },
-    () => {
-      const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-      const child = spawnSync(
-        'unshare',
-        ['-n', process.execPath, ...process.execArgv, fileURLToPath(url)],
-        {
-          env: { ...env, [IN_NAMESPACE]: '1' },
-          encoding: 'utf8',
-          timeout: 120_000,
-        },
-      );
-      assert.equal(child.status, 0, child.stdout + child.stderr);
-    },
-  );
+  const title = `${name}, in a network namespace`;
+  if (spawnSync('unshare', ['-n', 'ip', 'tuntap', 'list']).status !== 0) {
+    skip = 'needs root, unshare and ip';
+    void describe(title, tests);
+    return;
+  }
+  void testOf(title, () => {
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+    const child = spawnSync(
+      'unshare',
+      ['-n', process.execPath, ...process.execArgv, fileURLToPath(url)],
+      {
+        env: { ...env, [IN_NAMESPACE]: '1' },
+        encoding: 'utf8',
+        timeout: 120_000,
+      },
+    );
+    assert.equal(child.status, 0, child.stdout + child.stderr);
+  });
 }
 
 // ---- UDP

@@ -102,6 +102,63 @@ netTest('a change to a host shows as a difference, and its undo as none', [], as
   assert.deepEqual(difference(before, hostState(host)), []);
 });
 
+netTest('an order that is another shows as a difference', [], async (bed) => {
+  const host = bed.host('host');
+  const lines = ['192.0.2.1', '192.0.2.2', '192.0.2.3'].map((source) => `-s ${source} -j ACCEPT`);
+  const order = (sources: readonly string[]): void => {
+    host.try(['iptables -F INPUT']);
+    for (const line of sources) host.run(`iptables -A INPUT ${line}`);
+  };
+  const rules = (marks: readonly number[]): void => {
+    while (host.try(['ip rule delete preference 77']).status === 0);
+    for (const mark of marks) host.run(`ip rule add preference 77 fwmark ${mark} table 77`);
+  };
+  order(lines);
+  rules([1, 2]);
+  const before = hostState(host);
+  order(lines.toReversed());
+  rules([2, 1]);
+  const changes = difference(before, hostState(host)).join('\n');
+  for (const part of ['iptables', 'IPv4 rules'])
+    assert.match(changes, new RegExp(`^${part}: ~`, 'm'));
+
+  // As many lines, and the same ones, but not each as often.
+  rules([1, 2]);
+  order([...lines, lines[0]!]);
+  const twice = hostState(host);
+  order([...lines, lines[1]!]);
+  const others = difference(twice, hostState(host)).join('\n');
+  for (const sign of ['-', '[+]']) assert.match(others, new RegExp(`^iptables: ${sign} `, 'm'));
+
+  order(lines);
+  assert.deepEqual(difference(before, hostState(host)), []);
+});
+
+netTest(
+  'what iptables leaves is no difference, an empty table of others is',
+  ['nft'],
+  async (bed) => {
+    const host = bed.host('host');
+    const before = hostState(host);
+    for (const tool of ['iptables', 'ip6tables'])
+      for (const table of ['filter', 'nat', 'mangle', 'raw'])
+        for (const verb of ['-A', '-D']) host.run(`${tool} -t ${table} ${verb} OUTPUT -j ACCEPT`);
+    assert.deepEqual(difference(before, hostState(host)), []);
+
+    const left = (): readonly string[] =>
+      difference(before, hostState(host)).filter((line) => line.startsWith('nft: + '));
+    host.run('nft add table ip vpn-4711');
+    assert.equal(left().length, 1);
+    host.run('nft', 'add chain ip vpn-4711 raw { type filter hook prerouting priority -300 ; }');
+    assert.equal(left().length, 2);
+    host.run('nft delete table ip vpn-4711');
+    assert.deepEqual(difference(before, hostState(host)), []);
+    // Nor does one of ours hide among those of iptables.
+    host.run('iptables -t raw -N vpn-4711');
+    assert.notDeepEqual(left(), []);
+  },
+);
+
 netTest('a transfer is checked from end to end', [], async (bed) => {
   const { client, server } = world(bed);
   for (const way of ['up', 'down'] as const) {

@@ -1,8 +1,8 @@
 /**
  * What a program may have changed on a host, in a form that can be compared: before equals after.
  *
- * Left aside, because nothing follows from it: counters, and the empty tables and chains that
- * iptables-nft makes when it is first asked.
+ * Left aside, because nothing follows from it: counters, and the tables and empty chains that iptables-nft
+ * makes when it is first asked. A table of anybody else counts, also an empty one.
  */
 import type { Host } from './netns.ts';
 
@@ -112,15 +112,22 @@ interface NftObject {
   readonly metainfo?: unknown;
 }
 
+/** As iptables(8) names them. */
+const IPTABLES = ['filter', 'nat', 'mangle', 'raw', 'security'];
+
+function isOfIptables(family: string, table: string): boolean {
+  return ['ip', 'ip6'].includes(family) && IPTABLES.includes(table);
+}
+
 function nft(json: string): string {
   if (json.trim() === '') return '';
   const { nftables } = JSON.parse(json) as { readonly nftables: readonly NftObject[] };
-  const kept = nftables.filter((object) => {
-    if (object.metainfo !== undefined || object.table !== undefined) return false;
-    const { chain } = object;
-    if (chain === undefined) return true;
-    // Empty base chains that accept are what iptables-nft leaves behind; a chain with rules shows by them.
-    return chain.type === undefined || chain.policy === 'drop';
+  const kept = nftables.filter(({ metainfo, table, chain }) => {
+    if (table !== undefined) return !isOfIptables(table.family, table.name);
+    // One with rules shows by them.
+    if (chain !== undefined && isOfIptables(chain.family, chain.table))
+      return chain.type === undefined || chain.policy === 'drop';
+    return metainfo === undefined;
   });
   return kept
     .map((object) =>
@@ -131,15 +138,38 @@ function nft(json: string): string {
     .join('\n');
 }
 
-/** What differs, one line per entry: "- " was there before, "+ " came. Empty when nothing differs. */
+/**
+ * What differs, one line per entry: "- " was there before, "+ " came, "~ " is at another place among those
+ * that stayed. Empty when nothing differs.
+ */
 export function difference(before: HostState, after: HostState): string[] {
-  return Object.keys({ ...before, ...after }).flatMap((part) => {
-    const old = (before[part] ?? '').split('\n');
-    const now = (after[part] ?? '').split('\n');
-    return [
-      ...old.filter((line) => !now.includes(line)).map((line) => `${part}: - ${line}`),
-      ...now.filter((line) => !old.includes(line)).map((line) => `${part}: + ${line}`),
-      ...(old.length !== now.length ? [`${part}: ${old.length} lines became ${now.length}`] : []),
-    ];
+  return Object.keys({ ...before, ...after }).flatMap((part) =>
+    changes(entries(before[part]), entries(after[part])).map((line) => `${part}: ${line}`),
+  );
+}
+
+function entries(text = ''): readonly string[] {
+  return text.split('\n').filter((line) => line !== '');
+}
+
+function changes(old: readonly string[], now: readonly string[]): string[] {
+  const stayed = without(old, without(old, now));
+  const order = without(now, without(now, old));
+  const moved = order.find((line, place) => line !== stayed[place]);
+  return [
+    ...without(old, now).map((line) => `- ${line}`),
+    ...without(now, old).map((line) => `+ ${line}`),
+    ...(moved === undefined ? [] : [`~ ${moved}`]),
+  ];
+}
+
+/** What `others` do not have, each as often as they lack it. */
+function without(all: readonly string[], others: readonly string[]): readonly string[] {
+  const counts = new Map<string, number>();
+  for (const line of others) counts.set(line, (counts.get(line) ?? 0) + 1);
+  return all.filter((line) => {
+    const count = counts.get(line) ?? 0;
+    counts.set(line, count - 1);
+    return count <= 0;
   });
 }

@@ -62,6 +62,7 @@ export const COMMAND_LINE_ONLY: Readonly<Record<string, string>> = {
   'dry-run': 'prints the commands and ends',
   help: 'prints and ends',
   version: 'prints and ends',
+  license: 'prints and ends',
   'rekey-after': 'is for tests',
   'state-dir': 'is for tests',
 };

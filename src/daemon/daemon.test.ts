@@ -187,7 +187,8 @@ describe('the services of an instance', () => {
   });
 });
 
-describe('the status script', { skip: process.geteuid?.() === 0 ? false : 'needs root' }, () => {
+describe('the status script', () => {
+  const skip = process.geteuid?.() === 0 ? false : 'needs root';
   const hooks = (body: string): Hooks => {
     const command = join(folder, 'updown.sh');
     writeFileSync(command, `#!/bin/sh\n${body}\n`, { mode: 0o700 });
@@ -196,7 +197,7 @@ describe('the status script', { skip: process.geteuid?.() === 0 ? false : 'needs
     return new Hooks(settings, { warn: () => undefined, log: () => undefined });
   };
 
-  it('is told at the end that all is down, and waited for', async () => {
+  it('is told at the end that all is down, and waited for', { skip }, async () => {
     const output = join(folder, 'output');
     const services = await start({ hooks: hooks(`sleep 0.05; echo $2 $3 >>${output}`) });
     await until('the tunnel to be up', () => existsSync(output));
@@ -211,7 +212,7 @@ describe('the status script', { skip: process.geteuid?.() === 0 ? false : 'needs
     ]);
   });
 
-  it('does not keep anybody waiting', async () => {
+  it('does not keep anybody waiting', { skip }, async () => {
     const [output, gate] = [join(folder, 'output'), join(folder, 'gate')];
     const body = `echo $2 >>${output}; while [ ! -e ${gate} ]; do sleep 0.02; done`;
     const services = await start({ hooks: hooks(body) });

@@ -4,6 +4,7 @@
  * then there is nothing to put back. IPv6 does not leave it, for npf translates IPv4 only.
  */
 import { bsdPlatform, ownDevice } from './bsd.ts';
+import { pointToPoint } from './platform.ts';
 
 export const netbsd = bsdPlatform({
   tun: { file: '/dev/tunN', remedy: 'make one more: cd /dev && sh MAKEDEV tun4' },
@@ -11,21 +12,23 @@ export const netbsd = bsdPlatform({
   bootId: 'kern/boottime',
   byDevice: '-interface',
   device: ownDevice,
-  firewall: [
-    {
-      need: 'default',
-      up: 'npfctl reload /dev/stdin',
-      input: [
-        { text: 'map $EXT_IF dynamic $PEER -> $EXT4' },
-        { text: 'map $EXT_IF dynamic $NET4 -> $EXT4' },
-        { text: 'map $OUT_IF4 dynamic $PEER -> inet4($OUT_IF4)' },
-        { text: 'map $OUT_IF4 dynamic $NET4 -> inet4($OUT_IF4)' },
-        { text: 'group default { pass final all }' },
+  firewall: pointToPoint
+    ? []
+    : [
+        {
+          need: 'default',
+          up: 'npfctl reload /dev/stdin',
+          input: [
+            { text: 'map $EXT_IF dynamic $PEER -> $EXT4' },
+            { text: 'map $EXT_IF dynamic $NET4 -> $EXT4' },
+            { text: 'map $OUT_IF4 dynamic $PEER -> inet4($OUT_IF4)' },
+            { text: 'map $OUT_IF4 dynamic $NET4 -> inet4($OUT_IF4)' },
+            { text: 'group default { pass final all }' },
+          ],
+          down: 'npfctl flush',
+        },
+        { need: 'default', up: 'npfctl start', down: 'npfctl stop' },
       ],
-      down: 'npfctl flush',
-    },
-    { need: 'default', up: 'npfctl start', down: 'npfctl stop' },
-  ],
   nat: {
     probe: 'npfctl show',
     shows: /^# config:\s+empty/m,

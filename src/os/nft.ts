@@ -107,42 +107,66 @@ export const nftMss: readonly Row[] = [
   ...mss('clamp nft-mangle6 ipv6', 'ip6'),
 ];
 
-/** The first that fits is taken: the chosen address before the interface's own. */
-const nat = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] => {
-  const net = `$NET${to}`;
-  const snat = (source: string): string =>
-    `${family} saddr ${source} oifname "$EXT_IF" snat to $EXT${to}`;
-  const masquerade = (source: string): string =>
-    `${family} saddr ${source} oifname != "$TUN" masquerade`;
-  return [
-    chain(need, family, 'nat', NAT),
-    add(need, family, 'nat', snat(peer)),
-    change('add', need, family, 'nat', snat(net), `:snat:${net}`),
-    add(need, family, 'nat', masquerade(peer)),
-    change('add', need, family, 'nat', masquerade(net), `:masquerade:${net}`),
-  ];
-};
+/**
+ * The first that fits is taken: the chosen address before the interface's own. The variant is told apart in
+ * here, for esbuild drops what is not evaluated and not what is not called.
+ */
+const nat = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] =>
+  pointToPoint
+    ? []
+    : [
+        chain(need, family, 'nat', NAT),
+        add(need, family, 'nat', `${family} saddr ${peer} oifname "$EXT_IF" snat to $EXT${to}`),
+        change(
+          'add',
+          need,
+          family,
+          'nat',
+          `${family} saddr $NET${to} oifname "$EXT_IF" snat to $EXT${to}`,
+          `:snat:$NET${to}`,
+        ),
+        add(need, family, 'nat', `${family} saddr ${peer} oifname != "$TUN" masquerade`),
+        change(
+          'add',
+          need,
+          family,
+          'nat',
+          `${family} saddr $NET${to} oifname != "$TUN" masquerade`,
+          `:masquerade:$NET${to}`,
+        ),
+      ];
 
-const forward = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] => [
-  insert(
-    need,
-    `$CHAIN${to}`,
-    `oifname "$TUN" ${family} daddr ${peer} ct state established,related accept`,
-  ),
-  insert(need, `$CHAIN${to}`, `iifname "$TUN" ${family} saddr ${peer} accept`),
-  insert(need, `$CHAIN${to}`, `oifname "$TUN" ${family} daddr $NET${to} accept`, `:to:$NET${to}`),
-  insert(need, `$CHAIN${to}`, `iifname "$TUN" ${family} saddr $NET${to} accept`, `:from:$NET${to}`),
+const forward = (need: string, family: string, to: '4' | '6', peer: string): readonly Row[] =>
+  pointToPoint
+    ? []
+    : [
+        insert(
+          need,
+          `$CHAIN${to}`,
+          `oifname "$TUN" ${family} daddr ${peer} ct state established,related accept`,
+        ),
+        insert(need, `$CHAIN${to}`, `iifname "$TUN" ${family} saddr ${peer} accept`),
+        insert(
+          need,
+          `$CHAIN${to}`,
+          `oifname "$TUN" ${family} daddr $NET${to} accept`,
+          `:to:$NET${to}`,
+        ),
+        insert(
+          need,
+          `$CHAIN${to}`,
+          `iifname "$TUN" ${family} saddr $NET${to} accept`,
+          `:from:$NET${to}`,
+        ),
+      ];
+
+export const nftForwarding: readonly Row[] = [
+  ...nat('default nft-nat4', 'ip', '4', '$PEER'),
+  ...nat('default ipv6-leaves nft-nat6', 'ip6', '6', '$PEER6'),
+  // Also where iptables works: it reaches no chain but its own.
+  ...forward('default', 'ip', '4', '$PEER'),
+  ...forward('default ipv6-forward', 'ip6', '6', '$PEER6'),
 ];
-
-export const nftForwarding: readonly Row[] = pointToPoint
-  ? []
-  : [
-      ...nat('default nft-nat4', 'ip', '4', '$PEER'),
-      ...nat('default ipv6-leaves nft-nat6', 'ip6', '6', '$PEER6'),
-      // Also where iptables works: it reaches no chain but its own.
-      ...forward('default', 'ip', '4', '$PEER'),
-      ...forward('default ipv6-forward', 'ip6', '6', '$PEER6'),
-    ];
 
 /** As in os/site.ts. An accept ends no chain but this one. */
 const limited = (need: string, family: string, to: '4' | '6'): readonly Row[] => {

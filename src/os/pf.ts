@@ -8,6 +8,7 @@
  * sysctls, and named like them: pf/anchor, pf/enabled, pf/loaded.
  */
 import type { Outcome, Runner } from '../rules.ts';
+import { pointToPoint } from './platform.ts';
 import type { Line, Row } from './platform.ts';
 
 /** Packets from the tunnel, recognised where they leave, behind a translation. */
@@ -47,39 +48,46 @@ const TO_NETWORKS: readonly Line[] = [
  * Since OpenBSD 4.7 translation is part of a pass rule. An address that was chosen comes first; the
  * others leave with the first address of their interface, whatever it is by then.
  */
-export const openbsdRules: readonly Line[] = [
-  OWN_ADDRESSES,
-  { text: 'match on $TUN scrub (max-mss $MSS)' },
-  ...PROTECTION,
-  ...FROM_TUNNEL,
-  { text: `pass out quick on $EXT_IF inet tagged ${TAGGED} nat-to $EXT4` },
-  { need: 'ipv6-leaves', text: `pass out quick on $EXT_IF inet6 tagged ${TAGGED} nat-to $EXT6` },
-  { text: `pass out quick on $OUT_IF4 inet tagged ${TAGGED} nat-to ($OUT_IF4:0)` },
-  {
-    need: 'ipv6-leaves',
-    text: `pass out quick on $OUT_IF6 inet6 tagged ${TAGGED} nat-to ($OUT_IF6:0)`,
-  },
-  ...TO_NETWORKS,
-];
+export const openbsdRules: readonly Line[] = pointToPoint
+  ? []
+  : [
+      OWN_ADDRESSES,
+      { text: 'match on $TUN scrub (max-mss $MSS)' },
+      ...PROTECTION,
+      ...FROM_TUNNEL,
+      { text: `pass out quick on $EXT_IF inet tagged ${TAGGED} nat-to $EXT4` },
+      {
+        need: 'ipv6-leaves',
+        text: `pass out quick on $EXT_IF inet6 tagged ${TAGGED} nat-to $EXT6`,
+      },
+      { text: `pass out quick on $OUT_IF4 inet tagged ${TAGGED} nat-to ($OUT_IF4:0)` },
+      {
+        need: 'ipv6-leaves',
+        text: `pass out quick on $OUT_IF6 inet6 tagged ${TAGGED} nat-to ($OUT_IF6:0)`,
+      },
+      ...TO_NETWORKS,
+    ];
 
 /** macOS, FreeBSD and DragonFly BSD: normalization, translation, filtering, in this order. */
-export const classicRules: readonly Line[] = [
-  OWN_ADDRESSES,
-  { text: 'scrub on $TUN all max-mss $MSS' },
-  { text: 'nat on $EXT_IF inet from $PEER to any -> $EXT4' },
-  { text: 'nat on $EXT_IF inet from $NET4 to any -> $EXT4' },
-  { need: 'ipv6-leaves', text: 'nat on $EXT_IF inet6 from $PEER6 to any -> $EXT6' },
-  { need: 'ipv6-leaves', text: 'nat on $EXT_IF inet6 from $NET6 to any -> $EXT6' },
-  { text: 'nat on $OUT_IF4 inet from $PEER to any -> ($OUT_IF4:0)' },
-  { text: 'nat on $OUT_IF4 inet from $NET4 to any -> ($OUT_IF4:0)' },
-  { need: 'ipv6-leaves', text: 'nat on $OUT_IF6 inet6 from $PEER6 to any -> ($OUT_IF6:0)' },
-  { need: 'ipv6-leaves', text: 'nat on $OUT_IF6 inet6 from $NET6 to any -> ($OUT_IF6:0)' },
-  ...PROTECTION,
-  ...FROM_TUNNEL,
-  { text: `pass out quick on $OUT_IF4 inet tagged ${TAGGED}` },
-  { need: 'ipv6-leaves', text: `pass out quick on $OUT_IF6 inet6 tagged ${TAGGED}` },
-  ...TO_NETWORKS,
-];
+export const classicRules: readonly Line[] = pointToPoint
+  ? []
+  : [
+      OWN_ADDRESSES,
+      { text: 'scrub on $TUN all max-mss $MSS' },
+      { text: 'nat on $EXT_IF inet from $PEER to any -> $EXT4' },
+      { text: 'nat on $EXT_IF inet from $NET4 to any -> $EXT4' },
+      { need: 'ipv6-leaves', text: 'nat on $EXT_IF inet6 from $PEER6 to any -> $EXT6' },
+      { need: 'ipv6-leaves', text: 'nat on $EXT_IF inet6 from $NET6 to any -> $EXT6' },
+      { text: 'nat on $OUT_IF4 inet from $PEER to any -> ($OUT_IF4:0)' },
+      { text: 'nat on $OUT_IF4 inet from $NET4 to any -> ($OUT_IF4:0)' },
+      { need: 'ipv6-leaves', text: 'nat on $OUT_IF6 inet6 from $PEER6 to any -> ($OUT_IF6:0)' },
+      { need: 'ipv6-leaves', text: 'nat on $OUT_IF6 inet6 from $NET6 to any -> ($OUT_IF6:0)' },
+      ...PROTECTION,
+      ...FROM_TUNNEL,
+      { text: `pass out quick on $OUT_IF4 inet tagged ${TAGGED}` },
+      { need: 'ipv6-leaves', text: `pass out quick on $OUT_IF6 inet6 tagged ${TAGGED}` },
+      ...TO_NETWORKS,
+    ];
 
 /** The rows of a server: `anchor` is where its rules go. */
 export function pfRows(anchor: string, input: readonly Line[]): readonly Row[] {
