@@ -1,13 +1,8 @@
 /** What a user reads of a running tunnel: the line of each of its events. */
 import type { ClientConfig, Config } from './config.ts';
+import { CIPHER_NAMES } from './daemon/status.ts';
 import type { TunnelEvent } from './host.ts';
-import { Cipher } from './native.ts';
 import { log, verbose, warn } from './report.ts';
-
-const CIPHER_NAMES: Readonly<Record<number, string>> = {
-  [Cipher.aes256Gcm]: 'AES-256-GCM',
-  [Cipher.chacha20Poly1305]: 'ChaCha20-Poly1305',
-};
 
 const REFUSALS = {
   'no-common-cipher': 'no cipher in common; give both ends the same --cipher',

@@ -25,7 +25,7 @@ it('vpn selftest passes without any rights', { skip }, () => {
   for (const cipher of ['aes-256-gcm', 'chacha20-poly1305'])
     assert.match(stdout, new RegExp(`^cipher ${cipher}: ok$`, 'm'));
   const tunnels = [
-    ...stdout.matchAll(/^two ends over loopback, cipher (\S+): (\d+) packets, (\d+) rekeys: ok$/gm),
+    ...stdout.matchAll(/^two ends over loopback, (\S+): (\d+) packets, (\d+) rekeys: ok$/gm),
   ];
   assert.equal(new Set(tunnels.map(([, cipher]) => cipher)).size, 2, stdout);
   for (const [line, , packets, rekeys] of tunnels)
