@@ -87,11 +87,11 @@ napi_value SealSlots(napi_env env, napi_callback_info info) {
   const Span<uint8_t> ring = args.Array<uint8_t>(1);
   const Span<uint8_t> slab = args.Array<uint8_t>(2);
   const size_t header = args.U32(3);
-  const Span<uint32_t> from = args.Column<uint32_t>(4, "from");
-  const Span<uint16_t> sizes = args.Column<uint16_t>(4, "sizes");
-  const Span<uint32_t> to = args.Column<uint32_t>(4, "to");
-  const Span<uint8_t> nonces = args.Column<uint8_t>(4, "nonces");
-  const size_t count = args.U32(5);
+  const size_t count = args.U32(4);
+  const Span<uint32_t> from = args.Array<uint32_t>(5);
+  const Span<uint16_t> sizes = args.Array<uint16_t>(6);
+  const Span<uint32_t> to = args.Array<uint32_t>(7);
+  const Span<uint8_t> nonces = args.Array<uint8_t>(8);
   if (!args.ok()) return nullptr;
   Key* key = FindKey(args.addon(), number);
   if (key == nullptr) return ThrowRange(env, "no such key");
@@ -191,12 +191,12 @@ napi_value open(napi_env env, napi_callback_info info) {
   Args args(env, info);
   const Span<uint8_t> slab = args.Array<uint8_t>(0);
   const size_t header = args.U32(1);
-  const Span<uint32_t> offsets = args.Column<uint32_t>(2, "offsets");
-  const Span<uint16_t> lengths = args.Column<uint16_t>(2, "lengths");
-  const Span<uint32_t> keys = args.Column<uint32_t>(2, "keys");
-  const Span<uint8_t> clear = args.Column<uint8_t>(2, "clear");
-  const Span<uint8_t> nonces = args.Column<uint8_t>(2, "nonces");
-  const size_t count = args.U32(3);
+  const size_t count = args.U32(2);
+  const Span<uint32_t> offsets = args.Array<uint32_t>(3);
+  const Span<uint16_t> lengths = args.Array<uint16_t>(4);
+  const Span<uint32_t> keys = args.Array<uint32_t>(5);
+  const Span<uint8_t> clear = args.Array<uint8_t>(6);
+  const Span<uint8_t> nonces = args.Array<uint8_t>(7);
   if (!args.ok()) return nullptr;
   if (count > offsets.size || count > lengths.size || count > keys.size ||
       count > clear.size || count > nonces.size / kNonceBytes) {

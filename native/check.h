@@ -108,30 +108,12 @@ class Args {
 
   template <typename T>
   Span<T> Array(int index) {
-    return Borrow<T>(values_[index]);
-  }
-
-  template <typename T>
-  Span<T> Column(int table, const char* name) {
-    napi_value column = nullptr;
-    if (ok_ && napi_get_named_property(env_, values_[table], name, &column) !=
-                   napi_ok) {
-      Fail("expected a table");
-    }
-    return Borrow<T>(column);
-  }
-
- private:
-  static constexpr size_t kMost = 8;
-
-  template <typename T>
-  Span<T> Borrow(napi_value value) {
     Span<T> span;
     if (!ok_) return span;
     napi_typedarray_type type = napi_int8_array;
     void* data = nullptr;
-    if (napi_get_typedarray_info(env_, value, &type, &span.size, &data, nullptr,
-                                 nullptr) != napi_ok ||
+    if (napi_get_typedarray_info(env_, values_[index], &type, &span.size, &data,
+                                 nullptr, nullptr) != napi_ok ||
         type != ArrayType<T>::value) {
       Fail("expected a typed array of another type");
       return Span<T>();
@@ -139,6 +121,9 @@ class Args {
     span.data = static_cast<T*>(data);
     return span;
   }
+
+ private:
+  static constexpr size_t kMost = 10;
 
   void Fail(const char* message) {
     if (!ok_) return;

@@ -29,12 +29,12 @@ struct PacketColumns {
   Span<uint8_t> buckets;
   Span<uint32_t> flows;
 
-  PacketColumns(Args* args, int table)
-      : offsets(args->Column<uint32_t>(table, "offsets")),
-        lengths(args->Column<uint16_t>(table, "lengths")),
-        flags(args->Column<uint8_t>(table, "flags")),
-        buckets(args->Column<uint8_t>(table, "buckets")),
-        flows(args->Column<uint32_t>(table, "flows")) {}
+  PacketColumns(Args* args, int first)
+      : offsets(args->Array<uint32_t>(first)),
+        lengths(args->Array<uint16_t>(first + 1)),
+        flags(args->Array<uint8_t>(first + 2)),
+        buckets(args->Array<uint8_t>(first + 3)),
+        flows(args->Array<uint32_t>(first + 4)) {}
 };
 
 // PacketFlag.partialChecksum in batch.ts.
@@ -181,8 +181,8 @@ napi_value tunRead(napi_env env, napi_callback_info info) {
   const Span<uint8_t> ring = args.Array<uint8_t>(1);
   const size_t start = args.U32(2);
   const size_t headroom = args.U32(3);
-  PacketColumns table(&args, 4);
-  const Span<uint8_t> hash_key = args.Array<uint8_t>(5);
+  const Span<uint8_t> hash_key = args.Array<uint8_t>(4);
+  PacketColumns table(&args, 5);
   if (!args.ok()) return nullptr;
   Handle* handle = FindTun(env, args.addon(), number);
   if (handle == nullptr) return nullptr;
@@ -208,10 +208,10 @@ napi_value tunWrite(napi_env env, napi_callback_info info) {
   Args args(env, info);
   const uint32_t number = args.U32(0);
   const Span<uint8_t> bytes = args.Array<uint8_t>(1);
-  const Span<uint32_t> offsets = args.Column<uint32_t>(2, "offsets");
-  const Span<uint16_t> lengths = args.Column<uint16_t>(2, "lengths");
-  const Span<uint8_t> flags = args.Column<uint8_t>(2, "flags");
-  const size_t count = args.U32(3);
+  const size_t count = args.U32(2);
+  const Span<uint32_t> offsets = args.Array<uint32_t>(3);
+  const Span<uint16_t> lengths = args.Array<uint16_t>(4);
+  const Span<uint8_t> flags = args.Array<uint8_t>(5);
   if (!args.ok()) return nullptr;
   Handle* handle = FindTun(env, args.addon(), number);
   if (handle == nullptr) return nullptr;

@@ -179,7 +179,9 @@ int TunWriteOne(const TunDevice& device, int fd, iovec* parts, size_t count,
   }
   ssize_t n = 0;
   do {
-    n = ::writev(fd, parts, static_cast<int>(count));
+    // Of one part the kernel need not fetch a list first.
+    n = count == 1 ? ::write(fd, parts->iov_base, parts->iov_len)
+                   : ::writev(fd, parts, static_cast<int>(count));
   } while (n < 0 && errno == EINTR);
   return n < 0 ? errno : 0;
 }

@@ -234,10 +234,9 @@ napi_value udpReceive(napi_env env, napi_callback_info info) {
   const Span<uint8_t> slab = args.Array<uint8_t>(1);
   const size_t start = args.U32(2);
   const size_t end = args.U32(3);
-  const DatagramColumns table = {args.Column<uint32_t>(4, "offsets"),
-                                 args.Column<uint16_t>(4, "lengths"),
-                                 args.Column<uint16_t>(4, "sources"),
-                                 args.Column<uint8_t>(4, "endpoints")};
+  const DatagramColumns table = {
+      args.Array<uint32_t>(4), args.Array<uint16_t>(5),
+      args.Array<uint16_t>(6), args.Array<uint8_t>(7)};
   if (!args.ok()) return nullptr;
   Handle* handle = FindUdp(env, args.addon(), number);
   if (handle == nullptr) return nullptr;

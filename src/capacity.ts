@@ -102,7 +102,9 @@ export class Capacity extends Measurements {
     const rate = isKnown ? this.rate * Math.max(1, this.gain) : SEARCH_GAIN * this.mostDelivered;
     const least = isKnown ? 2 * PACKET_BYTES : SEARCH_BYTES;
     // Before the first report nothing is known of the delay either.
-    return rate > 0 && this.fullMs < MOST_FULL_MS ? rate * this.fullMs + least : least;
+    const { fullMs } = this;
+    // The peer may say what it likes of how long its reports have waited.
+    return rate > 0 && fullMs > 0 && fullMs < MOST_FULL_MS ? rate * fullMs + least : least;
   }
 
   /** When there will be credit again, were nothing under way. */

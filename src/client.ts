@@ -86,8 +86,7 @@ export class ClientPeering implements Peering {
   }
 
   reset(): void {
-    this.dropInitiator();
-    this.endSession();
+    this.forgetSession();
     this.quietUntilMs = Number.NEGATIVE_INFINITY;
   }
 
@@ -106,7 +105,7 @@ export class ClientPeering implements Peering {
   }
 
   onTimer(nowMs: number): void {
-    if (this.session?.expire(nowMs) === false) this.endSession();
+    if (this.session?.expire(nowMs) === false) this.forgetSession();
     if (!this.isHandshakeDue(nowMs)) {
       this.dropInitiator();
       return;
@@ -309,6 +308,16 @@ export class ClientPeering implements Peering {
   private dropInitiator(): void {
     this.initiator?.wipe();
     this.initiator = undefined;
+  }
+
+  /**
+   * The server may still have it, since a goodbye may be lost. To the same instance it would give new keys of that
+   * session, with sequences that go on, while ours start again: it would take our packets for repeated ones.
+   */
+  private forgetSession(): void {
+    this.dropInitiator();
+    this.endSession();
+    this.context.host.randomBytes(this.instance);
   }
 
   private endSession(): void {

@@ -43,3 +43,5 @@ export const MIN_TUN_MTU = 1_280;
 export const MAX_TUN_MTU = 1_500;
 /** A larger tun MTU is believed only after so long. */
 export const RAISE_MTU_AFTER_MS = 60_000;
+/** Links at once: so many have a bit of their own in `PacketStore.lostOn`, and numbers for seven instances (numbers.ts). */
+export const MOST_LINKS = 32;

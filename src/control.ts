@@ -75,7 +75,8 @@ export class ControlMessages {
 
   /**
    * Sends one message over `link` to `endpoint[at]` (the link's own endpoint when left out). The
-   * plaintext is filled up with zeros to `datagramBytes` of UDP payload. False if nothing was sent.
+   * plaintext is filled up with zeros to `datagramBytes` of UDP payload. False if nothing was sent: also where
+   * the address has not earned so much.
    */
   send(
     session: Session,
@@ -87,14 +88,15 @@ export class ControlMessages {
     endpoint: Uint8Array = link.endpoint,
     at = 0,
   ): boolean {
+    const least = INNER_BYTES + body.length;
+    const size = Math.max(least, Math.min(datagramBytes, CONTROL_BYTES) - HEADER_BYTES - TAG_BYTES);
+    if (!link.maySend(endpoint, at, HEADER_BYTES + size + TAG_BYTES)) return false;
     const epoch = session.current;
     const counter = epoch.reserve(link.id, 1);
     if (counter === -1) return false;
     // A small probe finds out whether the link still carries anything; others may well be too large for it.
     const isAwaited = this.isBonding && kind === Control.probe && datagramBytes === 0;
     if (kind === Control.probe && datagramBytes > 0) link.largeProbeSent(counter);
-    const least = INNER_BYTES + body.length;
-    const size = Math.max(least, Math.min(datagramBytes, CONTROL_BYTES) - HEADER_BYTES - TAG_BYTES);
     this.plaintext.fill(0, 0, size);
     const flags = isAwaited ? Flag.control | Flag.ordered : Flag.control;
     writeInner(this.plaintext, 0, kind, 0, sendTime(nowMs), flags);
@@ -167,6 +169,7 @@ export class ControlMessages {
       this.send(session, link, Control.challenge, presentChallenge, nowMs);
     } else if (decision === 'moved') {
       link.moveTo(link.roaming.candidate, 0);
+      link.isReached = true;
       link.pathMtu.search(BASE_PATH_MTU, nowMs);
       return 'moved';
     }

@@ -1,8 +1,12 @@
-/** Every reader of what comes from the network, given what no sender of ours would send. */
+/**
+ * Every reader of what comes from the network, given what no sender of ours would send. What a peer may send that
+ * has the keys, control messages and packets that open, is in hostile.test.ts; names in resolve.test.ts.
+ */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { native } from '../test/nativebed.ts';
 import { fillSlots, HERE, initiator, KEYS, Server, THERE, toHex } from '../test/handshakes.ts';
+import { mutated, randomBytes } from '../test/mutate.ts';
 import { Random } from '../test/random.ts';
 import { sealTable } from './batch.ts';
 import { HALVES_MS, PENDING_SLOTS } from './constants.ts';
@@ -37,28 +41,6 @@ import {
 } from './wire.ts';
 
 const SEEDS = 8;
-
-function randomBytes(random: Random, length: number): Uint8Array {
-  const bytes = new Uint8Array(length);
-  random.fill(bytes);
-  return bytes;
-}
-
-/** One of `seeds`, changed by flipping, cutting, lengthening, splicing; or nothing but noise. */
-function mutated(random: Random, seeds: readonly Uint8Array[]): Uint8Array {
-  let bytes: Uint8Array = seeds[random.below(seeds.length)].slice();
-  for (let changes = 1 + random.below(3); changes > 0; changes--) {
-    const kind = random.below(7);
-    if (kind === 0) bytes = randomBytes(random, random.below(200));
-    else if (kind === 1) bytes = bytes.slice(0, random.below(bytes.length + 1));
-    else if (kind === 2)
-      bytes = Uint8Array.from([...bytes, ...randomBytes(random, random.below(64))]);
-    else if (kind === 3)
-      bytes.set(seeds[random.below(seeds.length)].subarray(0, bytes.length).subarray(0, 40));
-    else if (bytes.length > 0) bytes[random.below(bytes.length)] ^= 1 << random.below(8);
-  }
-  return bytes;
-}
 
 const isOneOf = (bytes: Uint8Array, seeds: readonly Uint8Array[]): boolean =>
   seeds.some((seed) => toHex(seed) === toHex(bytes));

@@ -2,6 +2,7 @@
  * One link as this end sees it: its socket, the peer's endpoint, round trip time, path MTU, probes.
  * Knows no other link, no key and no packet.
  */
+import { isSameRemote } from './address.ts';
 import { ENDPOINT_BYTES, ENDPOINT_REMOTE_BYTES } from './batch.ts';
 import type { LinkSocket } from './host.ts';
 import { PathMtu } from './pathmtu.ts';
@@ -11,7 +12,7 @@ import { SEND_TIME_UNITS_PER_MS } from './constants.ts';
 import type { Section } from './feedback.ts';
 import type { LinkSettings } from './peering.ts';
 import { Reception } from './reception.ts';
-import { Roaming } from './roaming.ts';
+import { Credit, Roaming } from './roaming.ts';
 import { LINK_SETTINGS_BYTES, OVERHEAD_BYTES, readLinkSettings } from './wire.ts';
 import type { LinkTerms } from './wire.ts';
 
@@ -78,10 +79,12 @@ export class Link {
   /** Last authenticated datagram. */
   heardMs = Number.NEGATIVE_INFINITY;
   /**
-   * Whether a probe was answered since the endpoint was taken over unasked. Until then it gets no path
-   * MTU probes: a first datagram that somebody repeats from another's address is worth 20 KB of them.
+   * Whether a probe or challenge was answered since the endpoint was taken over unasked. Until then it gets no
+   * path MTU probes: a first datagram that somebody repeats from another's address is worth 20 KB of them.
    */
   isReached = false;
+  /** Of control messages, until then: the first datagram may have been repeated from another's address. */
+  private readonly credit = new Credit();
   /** When the next small probe is due. */
   probeAtMs = 0;
   /** What of the last batch the socket had no room for: slots of the send table. */
@@ -297,6 +300,22 @@ export class Link {
   moveTo(sources: Uint8Array, at: number): void {
     for (let i = 0; i < ENDPOINT_BYTES; i++) this.endpoint[i] = sources[at + i];
     if (!this.isAnswering) this.forgetLocalAddress();
+  }
+
+  /** The newest datagram, of `size` bytes, came from the endpoint. */
+  heardThere(size: number): void {
+    if (!this.isReached) this.credit.earn(size);
+  }
+
+  /**
+   * Whether a control message of `size` bytes may go to `to[at]`: to an address that is not proved goes at most
+   * three times what came from there (PROTOCOL §6), of which this takes. A client speaks only to whom it was told.
+   */
+  maySend(to: Uint8Array, at: number, size: number): boolean {
+    if (to !== this.endpoint && !isSameRemote(this.endpoint, 0, to, at)) {
+      return this.roaming.take(to, at, size);
+    }
+    return this.isReached || !this.isAnswering || this.credit.take(size);
   }
 
   /** Answers leave from the address that the peer last used. */

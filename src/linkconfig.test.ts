@@ -1,6 +1,7 @@
 import { deepEqual, equal, ok, throws } from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { MOST_LINKS, parseLinks, parseListen, parseRealtime, UNBOUND } from './linkconfig.ts';
+import { MOST_LINKS } from './constants.ts';
+import { parseLinks, parseListen, parseRealtime, UNBOUND } from './linkconfig.ts';
 import type { LinkConfig } from './linkconfig.ts';
 import { UsageFailure } from './report.ts';
 

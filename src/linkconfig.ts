@@ -5,6 +5,7 @@
  */
 import { isIP } from 'node:net';
 import { formatIp, parseIp } from './address.ts';
+import { MOST_LINKS } from './constants.ts';
 import { nearest } from './nearest.ts';
 import { PLAIN_LINK, type LinkSettings, type RealtimeRule } from './peering.ts';
 import { UsageFailure } from './report.ts';
@@ -33,8 +34,6 @@ export interface ListenConfig {
   readonly port: number;
 }
 
-/** So many have a bit of their own in `PacketStore.lostOn`, and numbers for seven instances (numbers.ts). */
-export const MOST_LINKS = 32;
 /** What a link carries when nothing is limited; path MTUs are searched between these (PROTOCOL §6). */
 const LEAST_MTU = 1280;
 const MOST_MTU = 1580;

@@ -3,13 +3,12 @@
  * client's links are those of its configuration; a server learns its own from what comes.
  */
 import { isSameRemote } from './address.ts';
+import { MOST_LINKS } from './constants.ts';
 import type { Host, LinkSocket } from './host.ts';
 import { Link } from './link.ts';
 import { PLAIN_LINK, type LinkSettings, type TunnelConfig } from './peering.ts';
 import { LINK_IDS } from './wire.ts';
 
-/** Bits of `PacketStore.lostOn`: links beyond share one. */
-const PLACES = 32;
 /** A server forgets a link that was not heard for so long; its id stays taken for as long as the keys live. */
 const FORGET_MS = 120_000;
 
@@ -34,11 +33,23 @@ export class Links {
   add(id: number, socket: LinkSocket, endpoints: Uint8Array, at: number): Link {
     const settings = this.settingsOf(id, socket);
     const link = new Link(id, socket, settings, this.randomBytes, this.role === 'server');
-    link.place = this.list.length % PLACES;
+    link.place = this.freePlace();
     link.moveTo(endpoints, at);
     this.byId[id] = link;
     this.list.push(link);
     return link;
+  }
+
+  /** Whether the peer may have a link of this id made: each costs half a megabyte, and time for each packet. */
+  mayAdd(id: number): boolean {
+    if (this.role === 'client') return this.settings[id] !== undefined;
+    return this.list.length < MOST_LINKS;
+  }
+
+  private freePlace(): number {
+    let place = 0;
+    while (this.list.some((link) => link.place === place)) place++;
+    return place;
   }
 
   /** What is configured at `place` is this from now on; also for links in use. */
@@ -86,6 +97,7 @@ export class Links {
   ): 'known' | 'elsewhere' {
     if (isSameRemote(link.endpoint, 0, sources, at)) {
       link.adoptLocalAddress(sources, at);
+      link.heardThere(size);
       return 'known';
     }
     link.roaming.heardElsewhere(sources, at, size, nowMs);

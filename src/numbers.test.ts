@@ -1,7 +1,7 @@
 import { deepEqual, equal, ok, throws } from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Random } from '../test/random.ts';
-import { MOST_LINKS } from './linkconfig.ts';
+import { MOST_LINKS } from './constants.ts';
 import { chooseNumbers, PREFERENCES } from './numbers.ts';
 import type { Numbers, TakenNumbers } from './numbers.ts';
 

@@ -25,6 +25,8 @@ const MOST_SERVERS = 3;
 /** The stub of systemd-resolved asks upstream without our mark; this file names who it asks. */
 const RESOLV_CONF = ['/run/systemd/resolve/resolv.conf', '/etc/resolv.conf'];
 const DNS_PORT = 53;
+/** In place of the id of a question: that of no answer. */
+const ANSWERED = -1;
 /** Datagrams that may wait; a resolver sends two. */
 const SLOTS = 8;
 /** The addon's place for one datagram without offloads is 9216 bytes. */
@@ -162,8 +164,9 @@ async function askServer(
     bufferBytes: 65_536,
   });
   const peer = endpoint(address, DNS_PORT);
-  const ids = new Uint16Array(2);
-  random(new Uint8Array(ids.buffer));
+  const drawn = new Uint16Array(2);
+  random(new Uint8Array(drawn.buffer));
+  const ids = [...drawn];
   const table = datagramTable(SLOTS);
   const slab = new Uint8Array(SLAB_BYTES);
   return new Promise((done) => {
@@ -207,7 +210,7 @@ async function askServer(
 /** The addresses in an answer to one of our questions; undefined if it is none. Each id counts once. */
 export function readAnswer(
   message: Uint8Array,
-  ids: Uint16Array,
+  ids: number[],
   name: string,
 ): readonly Uint8Array[] | undefined {
   let answer: ReturnType<typeof decode>;
@@ -216,10 +219,10 @@ export function readAnswer(
   } catch {
     return undefined;
   }
-  const place = ids.indexOf(answer.id ?? -1);
+  const place = ids.indexOf(answer.id ?? Number.NaN);
   const asked = answer.questions?.[0]?.name.toLowerCase();
   if (answer.type !== 'response' || place === -1 || asked !== name.toLowerCase()) return undefined;
-  ids[place] = 0;
+  ids[place] = ANSWERED;
   return (answer.answers ?? []).flatMap((record: Answer) => {
     if (record.type !== 'A' && record.type !== 'AAAA') return [];
     const bytes = parseIp(record.data);

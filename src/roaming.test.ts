@@ -23,8 +23,14 @@ function newRoaming(): Roaming {
 const heard = (roaming: Roaming, from: Uint8Array, nowMs: number, size = 100): void =>
   roaming.heardElsewhere(from, 0, size, nowMs);
 
-const decide = (roaming: Roaming, nowMs: number): string =>
-  roaming.decide(nowMs, RTT_MS, CHALLENGE_DATAGRAM_BYTES);
+/** And sends what is to be sent to the candidate. */
+function decide(roaming: Roaming, nowMs: number): string {
+  const decision = roaming.decide(nowMs, RTT_MS, CHALLENGE_DATAGRAM_BYTES);
+  if (decision === 'challenge') {
+    assert.ok(roaming.take(roaming.candidate, 0, CHALLENGE_DATAGRAM_BYTES));
+  }
+  return decision;
+}
 
 /** The reply to one of the two challenges, from `from`. */
 function reply(
@@ -166,7 +172,7 @@ describe('a link', () => {
 describe('challenges', () => {
   it('are repeated every 200 ms until the candidate is forgotten', () => {
     const roaming = newRoaming();
-    heard(roaming, NEW, 0, 10_000);
+    for (let i = 0; i < 4; i++) heard(roaming, NEW, 0, 57);
     const asked: number[] = [];
     for (let nowMs = 0; nowMs < 3_000; nowMs += 5) {
       if (decide(roaming, nowMs) === 'challenge') asked.push(nowMs);
@@ -197,6 +203,26 @@ describe('challenges', () => {
       }
       assert.ok(sent.size > 1, `seed ${seed}: nobody was asked`);
     }
+  });
+
+  it('and answers are taken from the same credit; other addresses have none to lose', () => {
+    const roaming = newRoaming();
+    const sent = (to: Uint8Array, size: number): boolean => roaming.take(to, 0, size);
+    heard(roaming, NEW, 0, 57);
+    assert.equal(decide(roaming, 0), 'challenge');
+    assert.deepEqual(
+      [sent(NEW, 38), sent(OTHER, 38), sent(NEW, 38), sent(NEW, 38)],
+      [true, true, true, false],
+    );
+    assert.equal(
+      decide(roaming, 200),
+      'none',
+      'three datagrams for one, though 171 bytes are not reached',
+    );
+    heard(roaming, NEW, 300, 32);
+    assert.equal(decide(roaming, 400), 'challenge');
+    assert.deepEqual([sent(NEW, 112), sent(NEW, 111), sent(NEW, 0)], [false, true, true]);
+    assert.equal(sent(NEW, 0), false);
   });
 
   it('wait without a deadline in the past when the credit is used up', () => {

@@ -18,6 +18,39 @@ const MIN_GRACE_MS = 50;
 
 export type RoamingDecision = 'none' | 'challenge' | 'moved';
 
+/**
+ * What may still go to an address that has proved nothing but that a datagram of the peer's came from it. In
+ * bytes of UDP's payload and in datagrams, so that it holds for whole IP packets as well.
+ */
+export class Credit {
+  private bytes = 0;
+  private datagrams = 0;
+
+  clear(): void {
+    this.bytes = 0;
+    this.datagrams = 0;
+  }
+
+  /** An authenticated datagram of `size` bytes came from there. */
+  earn(size: number): void {
+    this.bytes += AMPLIFICATION * size;
+    this.datagrams += AMPLIFICATION;
+  }
+
+  /** Whether `size` bytes may go there. */
+  covers(size: number): boolean {
+    return this.bytes >= size && this.datagrams > 0;
+  }
+
+  /** Whether `size` bytes may go there, which is then held against it. */
+  take(size: number): boolean {
+    if (!this.covers(size)) return false;
+    this.bytes -= size;
+    this.datagrams--;
+    return true;
+  }
+}
+
 export class Roaming {
   /** The address that may become the endpoint; meaningful while `hasCandidate`. */
   readonly candidate = new Uint8Array(ENDPOINT_BYTES);
@@ -29,7 +62,7 @@ export class Roaming {
   private sinceMs = 0;
   private challengeAtMs = 0;
   private answeredAtMs = Number.POSITIVE_INFINITY;
-  private credit = 0;
+  private readonly credit = new Credit();
   private quietUntilMs = Number.NEGATIVE_INFINITY;
 
   constructor(randomBytes: (bytes: Uint8Array) => void) {
@@ -39,7 +72,7 @@ export class Roaming {
   /** An authenticated datagram of `size` bytes, the newest of its link, came from another address. */
   heardElsewhere(sources: Uint8Array, at: number, size: number, nowMs: number): void {
     if (this.hasCandidate) {
-      if (isSameRemote(this.candidate, 0, sources, at)) this.credit += AMPLIFICATION * size;
+      if (isSameRemote(this.candidate, 0, sources, at)) this.credit.earn(size);
       return;
     }
     if (nowMs < this.quietUntilMs) return;
@@ -50,7 +83,17 @@ export class Roaming {
     this.sinceMs = nowMs;
     this.challengeAtMs = nowMs;
     this.answeredAtMs = Number.POSITIVE_INFINITY;
-    this.credit = AMPLIFICATION * size;
+    this.credit.clear();
+    this.credit.earn(size);
+  }
+
+  /**
+   * Whether `size` bytes may go to `to[at]`, which is not the endpoint in use; holds them against the
+   * candidate if it is that. To any other nothing goes but one answer to one question, which is no longer.
+   */
+  take(to: Uint8Array, at: number, size: number): boolean {
+    if (!this.hasCandidate || !isSameRemote(this.candidate, 0, to, at)) return true;
+    return this.credit.take(size);
   }
 
   /** A challenge came back from `sources[at]`; `present` is the endpoint in use. */
@@ -75,7 +118,7 @@ export class Roaming {
 
   /**
    * What is to be done now. 'challenge': send both challenges, and ask again; 'moved': the candidate
-   * is the endpoint from now on. `challengeBytes` is the size of such a datagram.
+   * is the endpoint from now on. `challengeBytes` is the size of such a datagram; the candidate can be sent one.
    */
   decide(nowMs: number, rttMs: number, challengeBytes: number): RoamingDecision {
     if (!this.hasCandidate) return 'none';
@@ -90,9 +133,7 @@ export class Roaming {
     if (nowMs < this.challengeAtMs) return 'none';
     // Without credit, too, the next look is later: else the deadline would be over at once for ever.
     this.challengeAtMs = nowMs + CHALLENGE_EVERY_MS;
-    if (this.credit < challengeBytes) return 'none';
-    this.credit -= challengeBytes;
-    return 'challenge';
+    return this.credit.covers(challengeBytes) ? 'challenge' : 'none';
   }
 
   deadlineMs(rttMs: number): number {

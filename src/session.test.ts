@@ -89,7 +89,8 @@ describe('no nonce repeats under one key', () => {
           }
           for (const end of ends) end.expire(step + OLD_KEYS_EXTRA_MS + 20);
         }
-        // A link that went and came back has the same id; old keys still seal what was on its way.
+        // A link that went and came back has the same id. Only the newest keys seal; what was not sent when they
+        // came is sealed with them. That the tunnel does so: nonces.test.ts.
         const { current } = ends[random.below(2)];
         const link = random.below(4) === 0 ? random.below(LINK_IDS) : random.below(3);
         const count = 1 + random.below(40);

@@ -5,114 +5,27 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { endpoint as makeEndpoint, parseIp } from './address.ts';
-import { PENDING_MS, REJECT_AFTER_MS, REKEY_AFTER_MS } from './constants.ts';
+import { PENDING_MS, PROBE_INTERVAL_MS, REJECT_AFTER_MS } from './constants.ts';
+import type { TunnelConfig } from './peering.ts';
 import { sharedKeys } from './sharedkey.ts';
-import type { TunnelEvent } from './host.ts';
-import { PLAIN_LINK, type TunnelConfig } from './peering.ts';
-import { path, SimEnd, SimWorld, type Path } from '../test/sim.ts';
-import { Tunnel } from './vpn.ts';
+import { MESSAGE1_BYTES, MessageType } from './wire.ts';
+import { path, SimWorld } from '../test/sim.ts';
+import {
+  exchange,
+  incoming,
+  kinds,
+  outgoing,
+  packet,
+  range,
+  SERVER_IP,
+  setting,
+  startClient,
+  startServer,
+  tagOf,
+} from '../test/simends.ts';
 
-const SERVER_IP = Uint8Array.of(192, 168, 192, 254);
-const CLIENT_IP = Uint8Array.of(192, 168, 192, 1);
-const BOTH_CIPHERS = 3;
-
-interface Setting {
-  readonly world: SimWorld;
-  readonly client: SimEnd;
-  readonly server: SimEnd;
-}
-
-function config(role: 'client' | 'server', changes: Partial<TunnelConfig> = {}): TunnelConfig {
-  const isServer = role === 'server';
-  return {
-    role,
-    keys: sharedKeys(new Uint8Array(32).fill(9)),
-    modes: 0,
-    serverIp: SERVER_IP,
-    clientIp: CLIENT_IP,
-    ciphers: BOTH_CIPHERS,
-    ipv6: false,
-    mtu: 0,
-    rekeyAfterMs: REKEY_AFTER_MS,
-    sources: isServer ? [{ address: CLIENT_IP, bits: 32 }] : undefined,
-    links: [PLAIN_LINK],
-    realtime: [],
-    ...changes,
-  };
-}
-
-function startServer(end: SimEnd, changes: Partial<TunnelConfig> = {}): void {
-  end.tunnel = new Tunnel(config('server', changes), end.host, []);
-  end.tunnel.start();
-}
-
-function startClient(end: SimEnd, server: SimEnd, changes: Partial<TunnelConfig> = {}): void {
-  end.resolved = [server.address];
-  end.tunnel = new Tunnel(config('client', changes), end.host, [[server.address]]);
-  end.tunnel.start();
-}
-
-/** Both ends, started. */
-function setting(
-  seed: number,
-  both: Partial<Path> = {},
-  changes: Partial<TunnelConfig> = {},
-): Setting {
-  const world = new SimWorld(seed);
-  const client = world.add('198.51.100.2', 40_000, path(both));
-  const server = world.add('203.0.113.1', 443, path(both));
-  startServer(server, changes);
-  startClient(client, server, changes);
-  return { world, client, server };
-}
-
-/** An IPv4 packet of `size` bytes; `tag` tells packets apart. */
-function packet(
-  source: Uint8Array,
-  destination: Uint8Array,
-  size: number,
-  tag: number,
-): Uint8Array {
-  const bytes = new Uint8Array(size);
-  bytes[0] = 0x45;
-  bytes[2] = size >>> 8;
-  bytes[3] = size;
-  bytes[8] = 64;
-  bytes[9] = 17;
-  bytes.set(source, 12);
-  bytes.set(destination, 16);
-  for (let i = 20; i < size; i++) bytes[i] = (tag * 31 + i) & 0xff;
-  new DataView(bytes.buffer).setUint32(20, tag);
-  return bytes;
-}
-
-const outgoing = (tag: number, size = 200): Uint8Array => packet(CLIENT_IP, SERVER_IP, size, tag);
-const incoming = (tag: number, size = 200): Uint8Array => packet(SERVER_IP, CLIENT_IP, size, tag);
-const tagOf = (bytes: Uint8Array): number =>
-  new DataView(bytes.buffer, bytes.byteOffset).getUint32(20);
-/** Without the attempts, of which there are many. */
-const kinds = (end: SimEnd): string[] =>
-  end.events.map((event: TunnelEvent) => event.kind).filter((kind) => kind !== 'handshake');
-
-/** Sends `count` packets each way, one a millisecond, and says which tags arrived, in order. */
-async function exchange(
-  { world, client, server }: Setting,
-  count: number,
-  first = 1,
-): Promise<{ atServer: number[]; atClient: number[] }> {
-  client.delivered.length = 0;
-  server.delivered.length = 0;
-  for (let i = 0; i < count; i++) {
-    client.inject(outgoing(first + i));
-    server.inject(incoming(first + i));
-    await world.clock.run(1);
-  }
-  await world.clock.run(1_500);
-  return { atServer: server.delivered.map(tagOf), atClient: client.delivered.map(tagOf) };
-}
-
-const range = (first: number, count: number): number[] =>
-  Array.from({ length: count }, (_, i) => first + i);
+/** When a user is told that nothing comes back. */
+const SILENCE_MS = 10_000;
 
 describe('two ends', () => {
   it('connect and carry packets both ways', async () => {
@@ -259,6 +172,23 @@ describe('bad days', () => {
     assert.deepEqual(atClient, range(1, 10));
   });
 
+  it('a client that is reset is heard again, whether or not its goodbye was', async () => {
+    for (const isLost of [false, true]) {
+      const ends = setting(32);
+      const { world, client } = ends;
+      await world.clock.run(2_000);
+      await exchange(ends, 200);
+      world.isDropped = () => isLost;
+      client.tunnel!.reset();
+      world.isDropped = () => false;
+      client.tunnel!.linkUp(0);
+      await world.clock.run(10_000);
+      const { atServer, atClient } = await exchange(ends, 200);
+      assert.deepEqual(atServer, range(1, 200), `goodbye lost: ${isLost}`);
+      assert.deepEqual(atClient, range(1, 200));
+    }
+  });
+
   it('a second client with the right key is told that the server is busy, and follows when the first is gone', async () => {
     const ends = setting(9);
     await ends.world.clock.run(2_000);
@@ -284,6 +214,63 @@ describe('bad days', () => {
     await world.clock.run(30_000);
     assert.deepEqual(server.sent, []);
     assert.deepEqual(kinds(client), ['silent']);
+  });
+
+  const silences: readonly (readonly [string, (world: SimWorld) => void])[] = [
+    ['is not there', () => {}],
+    ['cannot be reached', (world) => void (world.isDropped = () => true)],
+    ['has no address', (world) => void (world.ends[0].resolved = [])],
+  ];
+  for (const [what, makeSo] of silences) {
+    it(`a server that ${what} is reported once, after 10 s, and asked for ever`, async () => {
+      const world = new SimWorld(33);
+      const client = world.add('198.51.100.2', 40_000, path());
+      const server = world.add('203.0.113.1', 443, path());
+      client.keepsSent = true;
+      startClient(client, server);
+      makeSo(world);
+      const reports = (): number => kinds(client).filter((kind) => kind === 'silent').length;
+      await world.clock.run(SILENCE_MS - 1);
+      assert.equal(reports(), 0, 'not before its time');
+      await world.clock.run(1 + PROBE_INTERVAL_MS);
+      const told = client.events.filter((event) => event.kind === 'silent');
+      assert.equal(told.length, 1);
+      assert.ok(told[0].forMs >= SILENCE_MS && told[0].forMs <= SILENCE_MS + PROBE_INTERVAL_MS);
+      for (let minute = 0; minute < 30; minute++) {
+        client.sent.length = 0;
+        await world.clock.run(60_000);
+        const asked = client.sent.filter(({ bytes }) => bytes[0] === MessageType.message1);
+        assert.ok(asked.every(({ bytes }) => bytes.length === MESSAGE1_BYTES));
+        // A new one each 5 s, repeated each second.
+        assert.ok(asked.length >= 45 && asked.length <= 75, `${asked.length} in a minute`);
+      }
+      assert.equal(reports(), 1);
+      world.isDropped = () => false;
+      startServer(server);
+      await world.clock.run(5_000);
+      assert.ok(kinds(client).includes('connected') && kinds(client).includes('back'));
+    });
+  }
+
+  it('a server that falls silent is reported once, 10 s after it was last heard', async () => {
+    const { world, client, server } = setting(34);
+    await world.clock.run(60_000);
+    assert.deepEqual(
+      kinds(client).filter((kind) => kind === 'silent'),
+      [],
+    );
+    server.kill();
+    const killedMs = world.clock.nowMs;
+    let toldMs = 0;
+    for (let ms = 0; ms < 120_000; ms += 10) {
+      await world.clock.run(10);
+      const isTold = kinds(client).includes('silent');
+      if (isTold && toldMs === 0) toldMs = world.clock.nowMs;
+    }
+    // What was last heard was the answer to a probe, which go out each second.
+    assert.ok(toldMs >= killedMs + SILENCE_MS - PROBE_INTERVAL_MS - 20);
+    assert.ok(toldMs <= killedMs + SILENCE_MS + PROBE_INTERVAL_MS + 20);
+    assert.equal(kinds(client).filter((kind) => kind === 'silent').length, 1);
   });
 
   it('replayed datagrams deliver nothing and move nothing', async () => {
@@ -322,15 +309,23 @@ describe('bad days', () => {
     assert.deepEqual(atClient, range(1, 10));
   });
 
-  it('finds a server that has moved to the address its name has now', async () => {
+  it('finds a server that came up elsewhere by its name, as soon as that says so, and by nothing else', async () => {
     const ends = setting(31);
     const { world, client, server } = ends;
     await world.clock.run(2_000);
-    const elsewhere = makeEndpoint(parseIp('203.0.113.99')!, 443);
-    server.address = elsewhere;
-    client.resolved = [elsewhere];
+    // It has forgotten the session, so that nothing it sends could lead the client there.
+    server.kill();
+    server.address = makeEndpoint(parseIp('203.0.113.99')!, 443);
+    startServer(server);
+    server.keepsSent = true;
     await world.clock.run(15_000);
-    assert.ok(kinds(client).includes('moved'));
+    assert.equal(kinds(client).filter((kind) => kind === 'connected').length, 1);
+    assert.deepEqual(server.sent, [], 'nobody has asked it anything');
+    client.resolved = [server.address];
+    await world.clock.run(15_000);
+    assert.equal(kinds(client).filter((kind) => kind === 'connected').length, 2);
+    const [last] = client.events.filter(({ kind }) => kind === 'connected').slice(-1);
+    assert.ok('endpoint' in last && last.endpoint === '203.0.113.99:443');
     const { atServer, atClient } = await exchange(ends, 10);
     assert.deepEqual(atServer, range(1, 10));
     assert.deepEqual(atClient, range(1, 10));

@@ -170,23 +170,25 @@ export class Tunnel extends Managed {
       this.accept(socket, count, nowMs);
       const written = this.inbound.write();
       this.counters.receivedPackets += written;
+      // The kernel answers a lone packet (a ping, an acknowledgement) while it is written: the answer
+      // need not wait for what follows, nor for another turn of the event loop.
+      if (written > 0 && count < FEW && this.isTunRead) this.onTunReadable();
       this.report(nowMs);
       // Last, since they may wipe keys that the batch was still opened with.
       this.handshakes(socket, nowMs);
       if (this.isClosed) return;
       // What is held has a deadline, and a report may be due soon.
       this.arm(nowMs);
-      if (count >= FEW) continue;
-      // The kernel answers a lone packet (a ping, an acknowledgement) while it is written: the answer
-      // need not wait for another turn of the event loop.
-      if (written > 0 && this.isTunRead) this.onTunReadable();
-      return;
+      if (count < FEW) return;
     }
   }
 
   /** What opened, in the order received: replay window, then everything that may learn from it. */
   private accept(socket: LinkSocket, count: number, nowMs: number): void {
     const { inbound } = this;
+    // The datagrams of a run have one source, which is compared once.
+    let comparedLink: Link | undefined = undefined;
+    let comparedAt = -1;
     for (let slot = 0; slot < count; slot++) {
       const epoch = inbound.accept(slot);
       if (epoch === undefined) continue;
@@ -198,9 +200,17 @@ export class Tunnel extends Managed {
       // An earlier datagram of this batch may have ended the session that this one belongs to.
       if (session === undefined || session.epoch(epoch.number) !== epoch) continue;
       const link = this.linkFor(inbound.linkId(slot), socket, sourceAt, nowMs);
+      if (link === undefined) {
+        this.counters.unknown++;
+        continue;
+      }
       if (epoch === session.current && inbound.isNewest(slot)) {
         if (link.socket !== socket) this.heardElsewhere(link, socket, nowMs);
-        this.learnEndpoint(link, sourceAt, inbound.sizeOf(slot), nowMs);
+        if (link !== comparedLink || sourceAt !== comparedAt) {
+          const isKnown = this.learnEndpoint(link, sourceAt, inbound.sizeOf(slot), nowMs);
+          comparedLink = isKnown && link.isReached ? link : undefined;
+          comparedAt = sourceAt;
+        }
         if (link.leftEpoch !== -1) link.heardAgain(epoch.number, inbound.counterOf(slot));
       }
       link.heardMs = nowMs;
@@ -209,15 +219,24 @@ export class Tunnel extends Managed {
 
       const flags = inbound.flagsOf(slot);
       if (!areFlagsValid(flags)) this.counters.malformed++;
-      else if ((flags & Flag.control) !== 0) this.onControl(session, link, slot, nowMs);
-      else inbound.collect(slot, flags, this.reports.holdMs, nowMs);
+      else if ((flags & Flag.control) !== 0) {
+        this.onControl(session, link, slot, nowMs);
+        // It may have been what moves the link.
+        comparedLink = undefined;
+      } else inbound.collect(slot, flags, this.reports.holdMs, nowMs);
     }
   }
 
-  /** The link with this id; its first datagram makes it. */
-  private linkFor(id: number, socket: LinkSocket, sourceAt: number, nowMs: number): Link {
+  /** The link with this id; its first datagram makes it. Undefined for one that nobody configured, or too many. */
+  private linkFor(
+    id: number,
+    socket: LinkSocket,
+    sourceAt: number,
+    nowMs: number,
+  ): Link | undefined {
     const known = this.set.byId[id];
     if (known !== undefined) return known;
+    if (!this.set.mayAdd(id)) return undefined;
     const link = this.set.add(id, socket, this.inbound.endpoints, sourceAt);
     link.probeAtMs = nowMs;
     this.linksChanged();
@@ -232,10 +251,12 @@ export class Tunnel extends Managed {
     this.linksChanged();
   }
 
-  private learnEndpoint(link: Link, sourceAt: number, size: number, nowMs: number): void {
+  /** Whether the link's peer is known to be where the newest datagram came from. */
+  private learnEndpoint(link: Link, sourceAt: number, size: number, nowMs: number): boolean {
     const { endpoints } = this.inbound;
     const where = this.set.learnEndpoint(link, endpoints, sourceAt, size, nowMs);
     if (where === 'elsewhere') this.arm(nowMs);
+    return where === 'known';
   }
 
   private onControl(session: Session, link: Link, slot: number, nowMs: number): void {

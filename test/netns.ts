@@ -141,7 +141,10 @@ export class Bed {
     const quiet = ['accept_dad', 'dad_transmits', 'router_solicitations'].flatMap((one) =>
       ['all', 'default'].map((which) => `net.ipv6.conf.${which}.${one}=0`),
     );
-    host.try(['sysctl', '-qw', ...quiet]);
+    // What the machine has by default would pace what accepted sockets send (tcp_bbr.c), also after another
+    // choice (-C of iperf3).
+    const congestion = 'net.ipv4.tcp_congestion_control=cubic';
+    host.try(['sysctl', '-qw', ...quiet, congestion]);
     return host;
   }
 

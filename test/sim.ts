@@ -279,6 +279,8 @@ export class SimWorld {
   nat: (from: Uint8Array) => Uint8Array = (from) => from;
   /** Whether a datagram vanishes, whatever its path says. */
   isDropped: (from: SimEnd, bytes: Uint8Array) => boolean = () => false;
+  /** Sees every datagram where it is sent. Both are valid during the call. */
+  onSent: (from: SimEnd, bytes: Uint8Array, to: Uint8Array) => void = () => {};
   /** Where a datagram to `to` goes: an end, or undefined. The inverse of `nat`. */
   route: (to: Uint8Array) => SimEnd | undefined = (to) =>
     this.ends.find((end) => isSameRemote(end.address, 0, to, 0));
@@ -302,6 +304,7 @@ export class SimWorld {
   send(from: SimEnd, bytes: Uint8Array, to: Uint8Array): void {
     const source = this.nat(from.address);
     if (from.keepsSent) from.sent.push({ bytes, from: source.slice() });
+    this.onSent(from, bytes, to);
     const outward = this.pathOf(from);
     if (this.isDropped(from, bytes)) return;
     if (outward.isDown || bytes.length + UDP_IPV4_BYTES > outward.mtu) return;

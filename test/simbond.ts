@@ -34,7 +34,7 @@ export const SERVER_IP = Uint8Array.of(192, 168, 192, 254);
 const native = loadNative(new URL('../build/vpn.node', import.meta.url).pathname);
 const BOTH_CIPHERS = 3;
 
-type Aead = Host['aead'];
+export type Aead = Host['aead'];
 
 const copy: Aead['seal'] = (_key, ring, slab, headerBytes, table, count) => {
   for (let i = 0; i < count; i++) {
@@ -322,6 +322,8 @@ export interface BondOptions {
   readonly seed: number;
   /** Whether datagrams are sealed and opened, by the addon. Yes, unless it is the speed that matters. */
   readonly isSealed?: boolean;
+  /** What seals and opens instead, at both ends. */
+  readonly aead?: Aead;
   /** What is different from the plain configuration. */
   readonly client?: Partial<TunnelConfig> | undefined;
   readonly server?: Partial<TunnelConfig> | undefined;
@@ -342,7 +344,7 @@ export class SimBond {
     const { figures, seed } = options;
     this.options = options;
     this.random = new Random(seed);
-    this.aead = options.isSealed === false ? COPYING : native;
+    this.aead = options.aead ?? (options.isSealed === false ? COPYING : native);
     // Seeds of the links lie apart, as each way of a link uses three of them.
     this.links = figures.map((ofLink, i) => new BondLink(this, i, ofLink, 1000 * seed + i));
     this.client = new BondEnd(this, [this.serverEndpoint], (index, bytes, endpoint, at) => {
@@ -362,10 +364,19 @@ export class SimBond {
   async connect(): Promise<void> {
     const { clock, client, server } = this;
     const endMs = clock.nowMs + UNTIL_MTU_MS;
-    const plain = this.links.map((_link, i) => ({ ...PLAIN_LINK, name: `link${i}` }));
-    server.start(configOf('server', [PLAIN_LINK], this.options.server));
-    client.start(configOf('client', plain, this.options.client));
+    this.startServer();
+    this.startClient();
     while (clock.nowMs < endMs && (client.tunMtu === 0 || server.tunMtu === 0)) await clock.run(50);
+  }
+
+  /** Starts the server, or another in its place. */
+  startServer(): void {
+    this.server.start(configOf('server', [PLAIN_LINK], this.options.server));
+  }
+
+  startClient(): void {
+    const plain = this.links.map((_link, i) => ({ ...PLAIN_LINK, name: `link${i}` }));
+    this.client.start(configOf('client', plain, this.options.client));
   }
 
   /** The link that leads to the client's address `endpoint[at]`. */

@@ -1,7 +1,7 @@
 /** What must hold between the keys of a file, each of which is fine by itself. */
 import { isIP } from 'node:net';
 import { REALTIME_TARGETS } from '../filters.ts';
-import { MOST_LINKS } from '../linkconfig.ts';
+import { MOST_LINKS } from '../constants.ts';
 import { nearest } from '../nearest.ts';
 import type { Problems } from './problem.ts';
 import type { FileLink, Settings } from './settings.ts';
