@@ -4,8 +4,21 @@
  */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { capture, type Capture, type Datagram } from './capture.ts';
 import {
+  checkAnswers,
+  checkUnharmed,
+  delivered,
+  FIRST_MESSAGE,
+  fromAttacker,
+  MARKED_BYTES,
+  payloads,
+  TO_SERVER,
+  TOOLS,
+  towardsAttacker,
+} from './attacks.ts';
+import { capture, type Datagram } from './capture.ts';
+import {
+  CLIENT_IP,
   clientPort,
   connected,
   End,
@@ -15,62 +28,13 @@ import {
   tunnel,
   type Tunnel,
 } from './ends.ts';
-import {
-  attackFrom,
-  attackReport,
-  checkArrived,
-  receiveFile,
-  sendFile,
-  startAttack,
-} from './helpers.ts';
-import type { Plan, Report } from './attacker.ts';
+import { attackFrom } from './helpers.ts';
 import { netTest, until } from './netns.ts';
-import { counter, ping, reaches } from './traffic.ts';
-import {
-  ATTACKER,
-  CLIENT,
-  INTERNET,
-  SERVER,
-  spoof,
-  stopSpoofing,
-  world,
-  type World,
-} from './world.ts';
-
-const TOOLS = ['tcpdump', 'nft'];
-/** Of the pings that are captured: no other packet in these tests has this length. */
-const MARKED_BYTES = 333;
-const TO_SERVER = { address: SERVER[4], port: 443 } as const;
+import { ping, reaches } from './traffic.ts';
+import { CLIENT, INTERNET, SERVER, spoof, stopSpoofing, world, type World } from './world.ts';
 
 /** Without the answers, which have the same length. */
 const ECHO_REQUESTS = 'icmp[icmptype] == icmp-echo';
-
-const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
-const isMarked = ({ length }: Uint8Array): boolean => length === MARKED_BYTES + 28;
-const delivered = (seen: Capture): number =>
-  seen.packets().filter(({ bytes }) => isMarked(bytes)).length;
-
-const fromAttacker = (datagrams: readonly Uint8Array[], to: Plan['to'] = TO_SERVER): Plan => ({
-  sources: [{ address: ATTACKER[4], port: 0 }],
-  to,
-  datagrams: datagrams.map(base64),
-  perSecond: 2000,
-});
-
-function checkAnswers(report: Report): void {
-  assert.equal(report.amplified, 0, `answers: ${JSON.stringify(report)}`);
-}
-
-/** The session goes on, at the client's address, and nothing goes to the attacker. */
-async function checkUnharmed(hosts: World, { client }: Tunnel): Promise<void> {
-  const astray = await capture(hosts.bed, hosts.router, 'eth2', 'udp and not src net 10.9.0.0/24');
-  await connected(client);
-  await reaches(hosts.client, INTERNET[4]);
-  const { sent, received } = ping(hosts.client, INTERNET[4], '-q -c 20 -i 0.05 -W 2');
-  assert.equal(received, sent);
-  await astray.stop();
-  assert.deepEqual(astray.packets(), [], 'the server sends to the attacker');
-}
 
 /** A tunnel whose datagrams were captured from the first on, and what came out of it at the server. */
 async function recorded(hosts: World): Promise<{
@@ -89,9 +53,6 @@ async function recorded(hosts: World): Promise<{
   assert.ok(toServer.length > 20 && toClient.length > 20);
   return { ends, toServer, toClient };
 }
-
-const payloads = (datagrams: readonly Datagram[]): Uint8Array[] =>
-  datagrams.map(({ payload }) => payload);
 
 netTest("a client with the wrong key gets nowhere and is in nobody's way", [], async (bed) => {
   const hosts = world(bed);
@@ -166,29 +127,82 @@ netTest('a recorded session does nothing after a restart of the server', TOOLS, 
   await until('a tun device', () => hosts.server.run('ip -o link show type tun') !== '');
   const before = server.delivered;
   checkAnswers(await attackFrom(hosts, fromAttacker(payloads(toServer))));
+  const answers = await capture(bed, hosts.server, 'eth0', `udp src port 443 and dst ${CLIENT[4]}`);
   spoof(hosts, { address: CLIENT[4], port: toServer[0]!.sourcePort }, TO_SERVER);
   await attackFrom(hosts, fromAttacker(payloads(toServer)));
   stopSpoofing(hosts);
+  await answers.stop();
   assert.equal(server.delivered, before);
+  // Nor is there more for whose address it is: an answer to a first message, and to nothing else.
+  const firsts = toServer.filter(({ payload }) => payload[0] === FIRST_MESSAGE);
+  const sizes = answers.datagrams().map(({ payload }) => payload.length);
+  assert.ok(sizes.length <= firsts.length, `${sizes.length} answers`);
+  assert.ok(Math.max(0, ...sizes) <= Math.min(...payloads(firsts).map(({ length }) => length)));
   // None of it holds up the next one.
   const client = startClient(bed, hosts.client, { key: ends.key, address: SERVER[4] });
   await connected(client);
   await checkUnharmed(hosts, { ...ends, client, server });
 });
 
-/** Datagrams that the client sent and the server never saw. */
-async function intercepted(hosts: World, count: number): Promise<Uint8Array[]> {
-  const wire = await capture(hosts.bed, hosts.router, 'eth0', 'udp dst port 443');
-  hosts.router.run('iptables -I FORWARD -p udp --dport 443 -j DROP');
-  ping(hosts.client, INTERNET[4], `-q -c ${count} -i 0.05 -W 0.2 -s ${MARKED_BYTES}`);
-  hosts.router.run('iptables -D FORWARD -p udp --dport 443 -j DROP');
+netTest('a recorded session does nothing after a restart of the client', TOOLS, async (bed) => {
+  const hosts = world(bed);
+  const { ends, toClient } = await recorded(hosts);
+  const { key } = ends;
+  const { stateDir } = ends.client;
+  await ends.client.daemon.stop('SIGKILL');
+  hosts.router.run('iptables -I FORWARD -i eth0 -p udp --dport 443 -j DROP');
+  const tries = await capture(bed, hosts.router, 'eth0', 'udp dst port 443');
+  const client = startClient(bed, hosts.client, { key, address: SERVER[4], stateDir });
+  await until('a first message', () => tries.datagrams().length > 0);
+  await tries.stop();
+  const atClient = await capture(bed, hosts.client, client.tun, 'icmp');
+  const replay = async (): Promise<void> => {
+    const to = { address: CLIENT[4], port: clientPort(hosts.client) };
+    const plan = fromAttacker(payloads(toClient), to);
+    checkAnswers(await attackFrom(hosts, plan));
+    spoof(hosts, TO_SERVER, to);
+    await attackFrom(hosts, plan);
+    stopSpoofing(hosts);
+    assert.equal(delivered(atClient), 0);
+  };
+  // While it waits for an answer, and when it has one.
+  await replay();
+  assert.doesNotMatch(client.daemon.output, /connected to|busy/);
+  hosts.router.run('iptables -D FORWARD -i eth0 -p udp --dport 443 -j DROP');
+  await connected(client);
+  await replay();
+  await checkUnharmed(hosts, { ...ends, client });
+});
+
+/** Each way: the device of the router where it comes in, what it is, and whose pings travel so. */
+const WAYS = {
+  'to the server': { device: 'eth0', filter: '--dport 443', from: 'client', pinged: INTERNET[4] },
+  'to the client': { device: 'eth1', filter: '--sport 443', from: 'server', pinged: CLIENT_IP },
+} as const;
+type Way = keyof typeof WAYS;
+
+/**
+ * Datagrams with pings that never arrived. Nor does anything since of what goes that way: they are the newest
+ * that the receiver could hear of, until `release`.
+ */
+async function intercept(
+  hosts: World,
+  way: Way,
+  count: number,
+): Promise<{ readonly datagrams: readonly Uint8Array[]; readonly release: () => void }> {
+  const { device, filter, from, pinged } = WAYS[way];
+  const rule = `FORWARD -i ${device} -p udp ${filter} -j DROP`;
+  const seen = `udp ${filter === '--dport 443' ? 'dst' : 'src'} port 443`;
+  const wire = await capture(hosts.bed, hosts.router, device, seen);
+  hosts.router.run(`iptables -I ${rule}`);
+  ping(hosts[from], pinged, `-q -c ${count} -i 0.05 -W 0.2 -s ${MARKED_BYTES}`);
   await wire.stop();
   const inner = MARKED_BYTES + 28;
-  const found = payloads(wire.datagrams()).filter(
+  const datagrams = payloads(wire.datagrams()).filter(
     ({ length }) => length > inner && length <= inner + 60,
   );
-  assert.ok(found.length >= count, `${found.length} datagrams intercepted`);
-  return found;
+  assert.ok(datagrams.length >= count, `${datagrams.length} datagrams intercepted`);
+  return { datagrams, release: () => void hosts.router.run(`iptables -D ${rule}`) };
 }
 
 function withBit(bytes: Uint8Array, bit: number): Uint8Array {
@@ -197,35 +211,58 @@ function withBit(bytes: Uint8Array, bit: number): Uint8Array {
   return changed;
 }
 
-netTest(
-  'a datagram with any bit of its header or tag turned, cut or longer is dropped',
-  TOOLS,
-  async (bed) => {
-    const hosts = world(bed);
-    const ends = await tunnel(bed, hosts, SERVER[4]);
-    await reaches(hosts.client, INTERNET[4]);
-    const [fresh] = await intercepted(hosts, 1);
-    const last = fresh!.length * 8;
-    const bits = [
-      ...Array.from({ length: 24 * 8 }, (_, bit) => bit),
-      ...Array.from({ length: 16 * 8 }, (_, bit) => last - 1 - bit),
-    ];
-    const forged = [
-      ...bits.map((bit) => withBit(fresh!, bit)),
-      ...Array.from(fresh!, (_, length) => fresh!.subarray(0, length)),
-      ...[1, 2, 16, 60, 1000].map((extra) => Buffer.concat([fresh!, randomBytes(extra)])),
-    ];
-    const atServer = await capture(bed, hosts.server, ends.server.tun, ECHO_REQUESTS);
-    spoof(hosts, { address: CLIENT[4], port: clientPort(hosts.client) }, TO_SERVER);
-    await attackFrom(hosts, fromAttacker(forged));
-    assert.equal(delivered(atServer), 0);
-    // The untouched one is still good: it was the change that counted.
-    await attackFrom(hosts, fromAttacker([fresh!]));
-    await until('the untouched datagram', () => delivered(atServer) === 1);
-    stopSpoofing(hosts);
-    await checkUnharmed(hosts, ends);
-  },
-);
+/** A datagram with each bit of header and tag turned, cut anywhere, and longer. */
+function spoilt(fresh: Uint8Array): Uint8Array[] {
+  const last = fresh.length * 8;
+  const bits = [
+    ...Array.from({ length: 24 * 8 }, (_, bit) => bit),
+    ...Array.from({ length: 16 * 8 }, (_, bit) => last - 1 - bit),
+  ];
+  return [
+    ...bits.map((bit) => withBit(fresh, bit)),
+    ...Array.from(fresh, (_, length) => fresh.subarray(0, length)),
+    ...[1, 2, 16, 60, 1000].map((extra) => Buffer.concat([fresh, randomBytes(extra)])),
+  ];
+}
+
+for (const way of ['to the server', 'to the client'] as const)
+  netTest(
+    `a datagram ${way} with any bit of its header or tag turned, cut or longer is dropped`,
+    TOOLS,
+    async (bed) => {
+      const hosts = world(bed);
+      const ends = await tunnel(bed, hosts, SERVER[4]);
+      await reaches(hosts.client, INTERNET[4]);
+      const atClient = { address: CLIENT[4], port: clientPort(hosts.client) };
+      const [from, to] = way === 'to the server' ? [atClient, TO_SERVER] : [TO_SERVER, atClient];
+      const target = way === 'to the server' ? ends.server : ends.client;
+      const { datagrams, release } = await intercept(hosts, way, 2);
+      const [first, second] = datagrams as [Uint8Array, Uint8Array];
+      const seen = await capture(bed, target.host, target.tun, ECHO_REQUESTS);
+      const astray = await towardsAttacker(hosts);
+
+      // Where it would have come from; and from elsewhere, whereby an address might move.
+      spoof(hosts, from, to);
+      await attackFrom(hosts, fromAttacker(spoilt(first), to));
+      stopSpoofing(hosts);
+      assert.equal((await attackFrom(hosts, fromAttacker(spoilt(second), to))).answers, 0);
+      assert.equal(delivered(seen), 0);
+      assert.deepEqual(astray.packets(), []);
+
+      // The untouched ones are still good: it was the change that counted.
+      spoof(hosts, from, to);
+      await attackFrom(hosts, fromAttacker([first], to));
+      await until('the untouched datagram', () => delivered(seen) === 1);
+      stopSpoofing(hosts);
+      // Its address is asked for an answer, which it cannot give, for two seconds; then it is forgotten (§6).
+      const last = { ...fromAttacker([second], to), listenMs: 2500 };
+      const { answers, answerBytes, sentBytes } = await attackFrom(hosts, last);
+      assert.equal(delivered(seen), 2);
+      assert.ok(answers > 0 && answerBytes <= 3 * sentBytes, `${answerBytes} bytes`);
+      release();
+      await checkUnharmed(hosts, ends);
+    },
+  );
 
 netTest('random datagrams of any size do nothing', TOOLS, async (bed) => {
   const hosts = world(bed);
@@ -246,67 +283,6 @@ netTest('random datagrams of any size do nothing', TOOLS, async (bed) => {
   stopSpoofing(hosts);
   await checkUnharmed(hosts, ends);
 });
-
-/** The first message of a client that found nobody. */
-async function firstMessage(hosts: World, key: string): Promise<Uint8Array> {
-  const wire = await capture(hosts.bed, hosts.router, 'eth0', 'udp dst port 443');
-  const client = startClient(hosts.bed, hosts.client, { key, address: SERVER[4] });
-  const [first] = await until('a first message', () => {
-    const seen = wire.datagrams();
-    return seen.length > 0 ? seen : undefined;
-  });
-  await client.daemon.stop();
-  await wire.stop();
-  return first!.payload;
-}
-
-const FLOOD = 100_000;
-const manySources = Array.from({ length: 500 }, (_, i) => ({
-  address: `10.66.${1 + (i >> 7)}.${1 + (i & 127)}`,
-  port: 0,
-}));
-
-for (const [what, forgeAt] of [
-  ['replayed', undefined],
-  ['forged', 24],
-] as const)
-  netTest(
-    `100 000 ${what} first messages leave a pending handshake and a session unharmed`,
-    TOOLS,
-    async (bed) => {
-      const hosts = world(bed);
-      const key = makeKey(bed);
-      const message = await firstMessage(hosts, key);
-      const server = startServer(bed, hosts.server, { key });
-      // From then on the worker runs, and is part of what is measured.
-      await server.daemon.line(/waiting for the client/);
-      const plan: Plan = {
-        sources: manySources,
-        to: TO_SERVER,
-        datagrams: [base64(message)],
-        count: FLOOD,
-        perSecond: 10_000,
-        ...(forgeAt === undefined ? {} : { forgeAt }),
-      };
-      const before = server.daemon.residentMb();
-      const flood = startAttack(hosts, plan);
-      const received = (): number => counter(hosts.server, 'Ip', 'InReceives');
-      const quiet = received();
-      await until('the flood at the server', () => received() > quiet + 5_000);
-      const client = startClient(bed, hosts.client, { key, address: SERVER[4] });
-      await connected(client);
-      assert.equal(flood.exit, undefined, 'the flood ended before the client was connected');
-      await reaches(hosts.client, INTERNET[4]);
-      const receiver = await receiveFile(hosts.internet, 9000);
-      await checkArrived(sendFile(hosts.client, INTERNET[4], 9000, 10, 20), receiver);
-      const report = await attackReport(flood);
-      assert.equal(report.sent, FLOOD);
-      checkAnswers(report);
-      const grown = server.daemon.residentMb() - before;
-      assert.ok(grown < 64, `memory grew by ${grown.toFixed(0)} MB`);
-      await checkUnharmed(hosts, { client, server, key });
-    },
-  );
 
 netTest(
   'a second client with the right key is told "busy", and takes over when the first is gone',

@@ -18,11 +18,20 @@ export interface Plan {
   readonly datagrams: readonly string[];
   /** How many to send, starting again with the first; each once unless given. */
   readonly count?: number;
-  /** Every datagram gets its own number written over these four bytes, so that no two are equal. */
-  readonly forgeAt?: number;
+  /** Each gets a number of its own written over the four bytes at one of these in turn: no two are equal. */
+  readonly forgeAt?: readonly number[];
+  /** Goes on behind `count` until SIGTERM. */
+  readonly isEndless?: boolean;
   readonly perSecond?: number;
   /** How long to wait for answers at the end. */
   readonly listenMs?: number;
+}
+
+/** What was sent, or came back, with one type: the high half of the first byte (PROTOCOL §3). */
+export interface Sizes {
+  readonly count: number;
+  readonly smallest: number;
+  readonly largest: number;
 }
 
 export interface Report {
@@ -31,7 +40,8 @@ export interface Report {
   /** Of all sources together. */
   readonly sentBytes: number;
   readonly answerBytes: number;
-  readonly largestAnswer: number;
+  readonly questionsOf: Readonly<Record<number, Sizes>>;
+  readonly answersOf: Readonly<Record<number, Sizes>>;
   /** Sources that got more bytes than they had sent. */
   readonly amplified: number;
 }
@@ -48,29 +58,45 @@ async function open(address: string, port: number): Promise<Socket> {
   return socket;
 }
 
+function count(sizes: Record<number, Sizes>, { 0: first = 0, length }: Uint8Array): void {
+  const type = first >> 4;
+  const { count, smallest, largest } = sizes[type] ?? { count: 0, smallest: length, largest: 0 };
+  sizes[type] = {
+    count: count + 1,
+    smallest: Math.min(smallest, length),
+    largest: Math.max(largest, length),
+  };
+}
+
 export async function attack(plan: Plan): Promise<Report> {
   const sockets = await Promise.all(plan.sources.map(({ address, port }) => open(address, port)));
   const sentBytes = sockets.map(() => 0);
   const answerBytes = sockets.map(() => 0);
+  const questionsOf: Record<number, Sizes> = {};
+  const answersOf: Record<number, Sizes> = {};
   let answers = 0;
-  let largestAnswer = 0;
   sockets.forEach((socket, i) =>
     socket.on('message', (message) => {
       answers++;
       answerBytes[i]! += message.length;
-      largestAnswer = Math.max(largestAnswer, message.length);
+      count(answersOf, message);
     }),
   );
 
   const datagrams = plan.datagrams.map((text) => Buffer.from(text, 'base64'));
-  const count = plan.count ?? datagrams.length;
+  const wanted = plan.count ?? datagrams.length;
+  const { forgeAt = [] } = plan;
   const startMs = performance.now();
-  for (let sent = 0; sent < count;) {
-    const batch = Math.min(BATCH, count - sent);
+  let isEnough = plan.isEndless !== true;
+  process.once('SIGTERM', () => (isEnough = true));
+  let sent = 0;
+  while (sent < wanted || !isEnough) {
+    const batch = isEnough ? Math.min(BATCH, wanted - sent) : BATCH;
     const done: Promise<void>[] = [];
     for (let i = sent; i < sent + batch; i++) {
       const bytes = Buffer.from(datagrams[i % datagrams.length]!);
-      if (plan.forgeAt !== undefined) bytes.writeUInt32BE(i, plan.forgeAt);
+      if (forgeAt.length > 0) bytes.writeUInt32BE(i, forgeAt[i % forgeAt.length]!);
+      count(questionsOf, bytes);
       const from = i % sockets.length;
       sentBytes[from]! += bytes.length;
       done.push(
@@ -92,11 +118,12 @@ export async function attack(plan: Plan): Promise<Report> {
 
   const total = (bytes: readonly number[]): number => bytes.reduce((sum, n) => sum + n, 0);
   return {
-    sent: count,
+    sent,
     answers,
     sentBytes: total(sentBytes),
     answerBytes: total(answerBytes),
-    largestAnswer,
+    questionsOf,
+    answersOf,
     amplified: answerBytes.filter((bytes, i) => bytes > sentBytes[i]!).length,
   };
 }

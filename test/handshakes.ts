@@ -1,11 +1,21 @@
-/** Both ends of a handshake without sockets and clocks, for the tests of handshake.ts and responder.ts. */
+/**
+ * Both ends of a handshake without sockets and clocks, for the tests of handshake.ts and responder.ts, and first
+ * messages for attacks on real ends.
+ */
 import assert from 'node:assert/strict';
 import { endpoint } from '../src/address.ts';
 import { PENDING_SLOTS } from '../src/constants.ts';
-import { Initiator, noCookie, type Cookie } from '../src/handshake.ts';
+import { Initiator, noCookie, PROLOGUE, type Cookie } from '../src/handshake.ts';
+import { NoiseResponder } from '../src/noise.ts';
 import { sharedKeys } from '../src/sharedkey.ts';
 import { Responder, type Decision, type Pending } from '../src/responder.ts';
-import { VerdictCode, type Payload1 } from '../src/wire.ts';
+import {
+  decodePayload1,
+  noisePart,
+  PAYLOAD1_BYTES,
+  VerdictCode,
+  type Payload1,
+} from '../src/wire.ts';
 
 export const KEYS = sharedKeys(new Uint8Array(32).fill(5));
 export const HERE = endpoint(Uint8Array.of(192, 0, 2, 1), 1_000);
@@ -25,6 +35,26 @@ export function payload1(instance: number): Payload1 {
 
 export const initiator = (nowMs = 0, instance = 1, cookie: Cookie = noCookie()): Initiator =>
   new Initiator(KEYS, payload1(instance), cookie, nowMs);
+
+/** First messages of one client, each of a handshake of its own, as a network has seen them. */
+export function firstMessages(key: Uint8Array, client: Payload1, count: number): Uint8Array[] {
+  const keys = sharedKeys(key);
+  return Array.from({ length: count }, () => {
+    const one = new Initiator(keys, client, noCookie(), 0);
+    const message = one.message.slice();
+    one.wipe();
+    return message;
+  });
+}
+
+/** What the client says in a first message; whoever has the key can read it. */
+export function readFirstMessage(key: Uint8Array, message: Uint8Array): Payload1 {
+  const noise = new NoiseResponder(sharedKeys(key).psk, PROLOGUE);
+  const payload = new Uint8Array(PAYLOAD1_BYTES);
+  assert.ok(noise.readMessage1(payload, noisePart(message)));
+  noise.wipe();
+  return decodePayload1(payload);
+}
 
 export const firstMessage = (instance = 1): Uint8Array => initiator(0, instance).message.slice();
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import type { Plan, Report } from './attacker.ts';
-import { NODE } from './ends.ts';
-import type { Bed, Daemon, Host } from './netns.ts';
+import { NODE, type End } from './ends.ts';
+import { until, type Bed, type Daemon, type Host } from './netns.ts';
 import type { World } from './world.ts';
 
 const program = (name: string): string[] => [
@@ -49,10 +49,25 @@ export function sendFile(
 }
 
 /** Two ends of transfer.ts have ended well, and with the same digest of the same bytes. */
-export async function checkArrived(sender: Daemon, receiver: Daemon): Promise<void> {
-  assert.equal(await sender.ended(90_000), 0, sender.output);
+export async function checkArrived(
+  sender: Daemon,
+  receiver: Daemon,
+  withinMs = 90_000,
+): Promise<void> {
+  assert.equal(await sender.ended(withinMs), 0, sender.output);
   assert.equal(await receiver.ended(), 0, receiver.output);
   assert.equal(receiver.output.trim().split('\n').at(-1), sender.output.trim().split('\n').at(-1));
+}
+
+/** The MTU of an end's device once the search for it is over: when it has not changed for a second. */
+export async function settledMtu(end: End): Promise<number> {
+  let seen = end.tunMtu;
+  let since = performance.now();
+  return until('an MTU that stays', () => {
+    const now = end.tunMtu;
+    if (now !== seen) [seen, since] = [now, performance.now()];
+    return performance.now() - since > 1000 ? now : undefined;
+  });
 }
 
 /** Starts meter.ts, and returns when it sends or listens. */
@@ -75,9 +90,10 @@ export async function startNameServer(
   host: Host,
   address: string,
   names: Readonly<Record<string, string>>,
-): Promise<void> {
+): Promise<Daemon> {
   const file = bed.file('names.json');
   bed.write(file, JSON.stringify(names));
   const server = host.start([...program('nameserver.ts'), address, file]);
   await server.line(/^ready$/);
+  return server;
 }

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connected, makeKey, startClient, startServer, type End } from './ends.ts';
-import { netTest, run, type Bed } from './netns.ts';
+import { preloaded } from './clock.ts';
+import { netTest, type Bed } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { ping, reaches } from './traffic.ts';
 import { INTERNET, SERVER, world, type World } from './world.ts';
@@ -48,11 +49,8 @@ const READ_ONLY = (): readonly string[] =>
   remounted('mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys');
 /** As with ipv6.disable=1 on the kernel's command line. */
 function withoutIpv6(bed: Bed): readonly string[] {
-  const library = bed.file('noipv6.so');
-  const source = join(import.meta.dirname, 'noipv6.cc');
-  const built = run(['g++', '-shared', '-fPIC', '-O1', '-o', library, source, '-ldl'], 60_000);
-  if (built.status !== 0) throw new Error(built.stderr);
-  return [...remounted('mount -t tmpfs tmpfs /proc/sys/net/ipv6'), 'env', `LD_PRELOAD=${library}`];
+  const preload = `LD_PRELOAD=${preloaded(bed, 'noipv6')}`;
+  return [...remounted('mount -t tmpfs tmpfs /proc/sys/net/ipv6'), 'env', preload];
 }
 const TOOLS = ['nft', 'g++'];
 const ALL = ['ip', 'iptables', 'ip6tables', 'nft'];

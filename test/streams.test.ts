@@ -1,10 +1,13 @@
 /** Streams through a tunnel: many at once, while the link shrinks, and while keys change. */
 import assert from 'node:assert/strict';
 import { tunnel } from './ends.ts';
-import { checkArrived, receiveFile, sendFile } from './helpers.ts';
+import { checkArrived, receiveFile, sendFile, settledMtu } from './helpers.ts';
 import { netTest, Spoiled, until, type Host } from './netns.ts';
 import { iperf, iperfServer, reaches, readPing, untaken, type IperfResult } from './traffic.ts';
 import { INTERNET, narrow, SERVER, world, type World } from './world.ts';
+
+/** Of IPv4 and UDP. */
+const UDP_HEADERS = 28;
 
 /** UDP by iperf3 between the client and the internet, of which the tunnel loses nothing. */
 async function losslessUdp(
@@ -43,13 +46,17 @@ netTest(
   },
 );
 
-for (const way of ['up', 'down'] as const)
+for (const [way, outside] of [
+  ['up', 4],
+  ['down', 4],
+  ['up', 6],
+] as const)
   netTest(
-    `goes on when the link shrinks from 1500 to 1280 without ICMP, ${way}`,
+    `goes on when the link shrinks from 1500 to 1280 without ICMP, ${way}, over IPv${outside}`,
     [],
     async (bed) => {
       const hosts = world(bed);
-      const { client } = await tunnel(bed, hosts, SERVER[4]);
+      const { client } = await tunnel(bed, hosts, SERVER[outside]);
       await reaches(hosts.client, INTERNET[4]);
       const arrived = (): number =>
         way === 'up' ? bytesInto(hosts.internet, 'eth0') : bytesInto(hosts.client, client.tun);
@@ -68,21 +75,57 @@ for (const way of ['up', 'down'] as const)
 const bytesInto = (host: Host, device: string): number =>
   Number(host.run(`cat /sys/class/net/${device}/statistics/rx_bytes`));
 
-netTest('loses nothing while keys change every two seconds under load', [], async (bed) => {
-  const hosts = world(bed);
-  const { client } = await tunnel(bed, hosts, SERVER[4], { both: ['-v', '--rekey-after', '2'] });
-  await reaches(hosts.client, INTERNET[4]);
-  const from = client.daemon.output.length;
-  const rekeys = (): number => client.daemon.output.slice(from).match(/new keys/g)?.length ?? 0;
-  // A flood goes by its own answers: a busy machine slows it down, and drops nothing of it.
-  const flood = async (): Promise<void> => {
-    do {
-      const { stdout } = await hosts.client.finish(
-        `ping -n -q -f -l 3 -c 5000 ${INTERNET[4]}`.split(' '),
-      );
-      const { sent, received } = readPing(stdout);
-      assert.deepEqual([sent, received], [5000, 5000], stdout);
-    } while (rekeys() < 4);
-  };
-  await Promise.all([flood(), flood()]);
-});
+for (const [how, options] of [
+  ['with AES where the processor has it', []],
+  ['with ChaCha20-Poly1305', ['--cipher', 'chacha20-poly1305']],
+  ['without offloads', ['--no-offload']],
+] as const)
+  netTest(
+    `loses nothing while keys change every two seconds under load, ${how}`,
+    ['iperf3'],
+    async (bed) => {
+      const hosts = world(bed);
+      const both = ['-v', '--rekey-after', '2', ...options];
+      const { client } = await tunnel(bed, hosts, SERVER[4], { both });
+      await reaches(hosts.client, INTERNET[4]);
+      const from = client.daemon.output.length;
+      const rekeys = (): number => client.daemon.output.slice(from).match(/new keys/g)?.length ?? 0;
+      const isOver = (): boolean => rekeys() >= 4;
+      // A flood goes by its own answers: a busy machine slows it down, and drops nothing of it.
+      const flood = async (): Promise<void> => {
+        do {
+          const { stdout } = await hosts.client.finish(
+            `ping -n -q -f -l 3 -c 5000 ${INTERNET[4]}`.split(' '),
+          );
+          const { sent, received } = readPing(stdout);
+          assert.deepEqual([sent, received], [5000, 5000], stdout);
+        } while (!isOver());
+      };
+      // Packets of the full size, of which the tunnel may not lose one either.
+      const datagrams = async (port: number, way: string): Promise<void> => {
+        await iperfServer(hosts.internet, port);
+        const size = client.tunMtu - UDP_HEADERS;
+        do {
+          const options = `-p ${port} -t 2 -l ${size} -b 20M -w 1M${way}`;
+          const { packets } = await losslessUdp(hosts, options);
+          assert.ok(packets > 500, `${packets} datagrams${way}`);
+        } while (!isOver());
+      };
+      // And of TCP, as much as goes beside them, checked byte by byte.
+      const transfer = async (port: number, way: 'up' | 'down'): Promise<void> => {
+        const receiver = await receiveFile(hosts.internet, port);
+        const sender = sendFile(hosts.client, INTERNET[4], port, 10_000, 50, way);
+        await until('new keys', isOver, 60_000);
+        (way === 'up' ? sender : receiver).kill('SIGTERM');
+        await checkArrived(sender, receiver);
+      };
+      await settledMtu(client);
+      await Promise.all([
+        flood(),
+        datagrams(5201, ''),
+        datagrams(5202, ' -R'),
+        transfer(9000, 'up'),
+        transfer(9001, 'down'),
+      ]);
+    },
+  );

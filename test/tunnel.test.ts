@@ -1,6 +1,7 @@
 /** What goes through a tunnel: both families outside and inside, every size, narrow links. Streams: streams.test.ts. */
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
+import { capture, withoutCardOffloads } from './capture.ts';
 import {
   CLIENT_IP,
   connected,
@@ -10,9 +11,8 @@ import {
   startClient,
   startServer,
   tunnel,
-  type Tunnel,
 } from './ends.ts';
-import { checkArrived, receiveFile, sendFile } from './helpers.ts';
+import { checkArrived, receiveFile, sendFile, settledMtu } from './helpers.ts';
 import { netTest, until, type Host } from './netns.ts';
 import { difference, hostState } from './state.ts';
 import { ping, reaches } from './traffic.ts';
@@ -182,35 +182,53 @@ netTest('with --mtu 1500 passes every size whole, over two datagrams', [], async
   await checkTransfer(hosts.server, hosts.client, CLIENT_IP, 20);
 });
 
-/** The MTU search ends when the MTU has not changed for a second. */
-async function settledMtu(end: Tunnel['client']): Promise<number> {
-  let seen = end.tunMtu;
-  let since = performance.now();
-  return until('an MTU that stays', () => {
-    const now = end.tunMtu;
-    if (now !== seen) [seen, since] = [now, performance.now()];
-    return performance.now() - since > 1000 ? now : undefined;
-  });
-}
-
-for (const icmp of [true, false])
-  netTest(`works over links of 1280 bytes ${icmp ? 'with' : 'without'} ICMP`, [], async (bed) => {
-    const hosts = world(bed);
-    narrow(hosts, 1280, icmp);
-    const { server, client } = await tunnel(bed, hosts, SERVER[4]);
-    for (const to of [SERVER_IP, server.inner6, INTERNET[4], INTERNET[6]])
-      await reaches(hosts.client, to);
-    await checkTransfer(hosts.client, hosts.internet, INTERNET[4], 10);
-    await checkTransfer(hosts.server, hosts.client, CLIENT_IP, 10);
-    await checkTransfer(hosts.server, hosts.client, client.inner6, 10);
-    assert.ok(client.tunMtu >= 1280, `tun MTU ${client.tunMtu}`);
-    for (const size of [1252, 2000, 3000])
-      assert.equal(
-        ping(hosts.client, INTERNET[4], `-c 1 -W 3 -M dont -s ${size}`).received,
-        1,
-        `${size}`,
-      );
-  });
+for (const [outside, icmp] of [
+  [4, true],
+  [4, false],
+  [6, true],
+  [6, false],
+] as const)
+  netTest(
+    `works over IPv${outside} on links of 1280 bytes ${icmp ? 'with' : 'without'} ICMP`,
+    ['tcpdump', 'ethtool'],
+    async (bed) => {
+      const hosts = world(bed);
+      narrow(hosts, 1280, icmp);
+      const { server, client } = await tunnel(bed, hosts, SERVER[outside]);
+      for (const to of [SERVER_IP, server.inner6, INTERNET[4], INTERNET[6]])
+        await reaches(hosts.client, to);
+      // IPv6 inside needs as much; what does not fit then goes as two datagrams.
+      assert.equal(client.tunMtu, 1280);
+      for (const [from, to, address] of [
+        [hosts.client, hosts.internet, INTERNET[4]],
+        [hosts.client, hosts.internet, INTERNET[6]],
+        [hosts.server, hosts.client, CLIENT_IP],
+        [hosts.server, hosts.client, client.inner6],
+      ] as const)
+        await checkTransfer(from, to, address, 10);
+      for (const size of [1252, 2000, 3000])
+        assert.equal(
+          ping(hosts.client, INTERNET[4], `-c 1 -W 3 -M dont -s ${size}`).received,
+          1,
+          `${size}`,
+        );
+      withoutCardOffloads(hosts.client, 'eth0');
+      const there = outside === 4 ? 'udp dst port 443' : 'ip6 dst net 2001:db8:2::/64';
+      const wire = await capture(bed, hosts.client, 'eth0', `${there} and greater 500`);
+      for (const to of [INTERNET[4], INTERNET[6]]) {
+        const header = to === INTERNET[4] ? HEADER[4] : HEADER[6];
+        const options = `-q -c 10 -i 0.05 -W 2 -M do -s ${1280 - header}`;
+        assert.equal(ping(hosts.client, to, options).received, 10);
+      }
+      // Those that are longer probe the path.
+      const halves = (): number =>
+        wire.packets().filter(({ bytes: { length } }) => length <= 1280).length;
+      await until('two datagrams for each', () => halves() >= 2 * 2 * 10);
+      // None of them is a fragment.
+      assert.equal(wire.datagrams().length, wire.packets().length);
+      await wire.stop();
+    },
+  );
 
 /** In place of the executable, the source as NO_DEFAULT_ROUTES=1 builds it. */
 const BUILT_WITHOUT = [

@@ -7,7 +7,7 @@
  *       lan0    lan0        eth0    eth0 │    eth1    eth0       wan0    eth0   2001:db8:9::9
  *                                        │ eth2
  *                                        │ 10.9.0.0/24
- *                                    attacker   owns 10.66.0.0/16
+ *                                    attacker   owns 10.66.0.0/16 and 2001:db8:66::/64
  *
  * IPv6 has the same picture: 2001:db8:77::/64, 2001:db8:1::/64 and so on, same last numbers.
  *
@@ -15,7 +15,7 @@
  *   server's NAT. The router knows no way to it: what reaches it came through the tunnel.
  * - The client's default route leads to the router, the server's to the internet.
  * - The LAN's default route leads to the client, which forwards nothing unless a test says so.
- * - The attacker can send from, and hear answers to, 65536 addresses.
+ * - The attacker can send from, and hear answers to, 65536 addresses, and more of IPv6.
  *
  * And the smallest bed, for measurements:
  *
@@ -105,6 +105,11 @@ export function world(bed: Bed): World {
   attacker.run('ip route add local 10.66.0.0/16 dev lo');
   router.run('ip route add 10.66.0.0/16 via 10.9.0.2');
   server.run('ip route add 10.66.0.0/16 via 10.2.0.1');
+  attacker.run('ip route add local 2001:db8:66::/64 dev lo');
+  // Of IPv6 such addresses can be answered from, but not bound to.
+  attacker.sysctl('net.ipv6.ip_nonlocal_bind', '1');
+  router.run('ip route add 2001:db8:66::/64 via 2001:db8:90::2');
+  server.run('ip route add 2001:db8:66::/64 via 2001:db8:2::1');
   return { bed, lan, client, router, server, internet, attacker };
 }
 
