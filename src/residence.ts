@@ -2,8 +2,8 @@
 import { every } from './daemon/clock.ts';
 import type { Native } from './native.ts';
 
-/** Much longer than it takes to get back what is needed still, which is a millisecond. */
-const INTERVAL_MS = 30_000;
+/** To get back what is needed still takes a millisecond. */
+const INTERVAL_MS = 5_000;
 
 /**
  * Gives back what start-up, the compiler of V8 under its first load, and each later rare event have touched. One
