@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Random } from '../test/random.ts';
-import { CLIENT_IP, SERVER_IP, SimBond, type BondLink } from '../test/simbond.ts';
+import { SimBond, type BondLink } from '../test/simbond.ts';
+import { CLIENT_IP, SERVER_IP } from '../test/simends.ts';
 import type { Figures } from '../test/wan.ts';
 import { NONCE_BYTES, sealTable } from './batch.ts';
 import { TAG_BYTES } from './crypto.ts';

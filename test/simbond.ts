@@ -16,23 +16,18 @@
 import { constants as os } from 'node:os';
 import { endpoint as makeEndpoint, isSameRemote, parseIp } from '../src/address.ts';
 import { ENDPOINT_BYTES, type DatagramTable, type PacketTable } from '../src/batch.ts';
-import { REKEY_AFTER_MS } from '../src/constants.ts';
 import type { Host, LinkSocket, TunnelEvent } from '../src/host.ts';
 import { loadNative } from '../src/native.ts';
-import { PLAIN_LINK, type LinkSettings, type TunnelConfig } from '../src/peering.ts';
-import { sharedKeys } from '../src/sharedkey.ts';
+import { PLAIN_LINK, type TunnelConfig } from '../src/peering.ts';
 import { Tunnel } from '../src/vpn.ts';
 import { Random } from './random.ts';
 import { Clock } from './sim.ts';
+import { config } from './simends.ts';
 import { SimLink } from './simlink.ts';
 import { Arena, Inbox } from './simqueue.ts';
 import type { Figures } from './wan.ts';
 
-export const CLIENT_IP = Uint8Array.of(192, 168, 192, 1);
-export const SERVER_IP = Uint8Array.of(192, 168, 192, 254);
-
 const native = loadNative(new URL('../build/vpn.node', import.meta.url).pathname);
-const BOTH_CIPHERS = 3;
 
 export type Aead = Host['aead'];
 
@@ -371,12 +366,12 @@ export class SimBond {
 
   /** Starts the server, or another in its place. */
   startServer(): void {
-    this.server.start(configOf('server', [PLAIN_LINK], this.options.server));
+    this.server.start(config('server', this.options.server));
   }
 
   startClient(): void {
     const plain = this.links.map((_link, i) => ({ ...PLAIN_LINK, name: `link${i}` }));
-    this.client.start(configOf('client', plain, this.options.client));
+    this.client.start(config('client', { links: plain, ...this.options.client }));
   }
 
   /** The link that leads to the client's address `endpoint[at]`. */
@@ -387,26 +382,4 @@ export class SimBond {
 
 function send(way: SimLink<Datagram>, { outside }: BondLink, bytes: Uint8Array): void {
   way.send({ bytes, peer: outside }, bytes.length + UDP_IPV4_BYTES);
-}
-
-function configOf(
-  role: 'client' | 'server',
-  links: readonly LinkSettings[],
-  changes: Partial<TunnelConfig> | undefined,
-): TunnelConfig {
-  return {
-    role,
-    keys: sharedKeys(new Uint8Array(32).fill(9)),
-    modes: 0,
-    serverIp: SERVER_IP,
-    clientIp: CLIENT_IP,
-    ciphers: BOTH_CIPHERS,
-    ipv6: false,
-    mtu: 0,
-    rekeyAfterMs: REKEY_AFTER_MS,
-    sources: role === 'server' ? [{ address: CLIENT_IP, bits: 32 }] : undefined,
-    links,
-    realtime: [],
-    ...changes,
-  };
 }

@@ -6,7 +6,8 @@
  */
 import { decode, encode, segmentBytes, type Ack, type Flow, type Segment } from './segment.ts';
 import type { Clock } from './sim.ts';
-import { CLIENT_IP, SERVER_IP, type BondEnd, type SimBond } from './simbond.ts';
+import type { BondEnd, SimBond } from './simbond.ts';
+import { CLIENT_IP, SERVER_IP } from './simends.ts';
 import { TcpReceiver, TcpSender } from './tcp.ts';
 
 /** From the client to the server, or back. */
