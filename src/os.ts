@@ -6,6 +6,7 @@
  * or whose list variable has no value, is left out. Adding a system is adding a `Platform`.
  */
 import { type } from 'node:os';
+import type { Handle, Native } from './native.ts';
 import { darwin } from './os/darwin.ts';
 import { dragonfly } from './os/dragonfly.ts';
 import { freebsd } from './os/freebsd.ts';
@@ -25,6 +26,24 @@ export const PLATFORMS: Readonly<Record<string, Platform>> = {
   netbsd,
   dragonfly,
 };
+
+export interface TunDevice {
+  readonly handle: Handle;
+  readonly name: string;
+  /** Whether the offloads asked for were granted. */
+  readonly offload: boolean;
+}
+
+/** Creates a tun device, with `ethernet` a tap; '' lets the kernel choose its name. Throws an errno. */
+export function tunCreate(
+  native: Pick<Native, 'tunCreate'>,
+  { hasOffload }: Pick<Platform, 'hasOffload'>,
+  name: string,
+  offload: boolean,
+  ethernet: boolean,
+): TunDevice {
+  return native.tunCreate(name, offload && hasOffload, ethernet);
+}
 
 /** The platform this runs on; undefined where there is none yet. */
 export function thisPlatform(): Platform | undefined {

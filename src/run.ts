@@ -10,7 +10,7 @@ import { compileFilters } from './filters.ts';
 import { guardHost } from './guard.ts';
 import { loadNative, type Native } from './native.ts';
 import { takeNotifier } from './notify.ts';
-import { thisPlatform } from './os.ts';
+import { thisPlatform, tunCreate } from './os.ts';
 import {
   EXIT_FAILURE,
   EXIT_SUCCESS,
@@ -155,7 +155,7 @@ function openTun(
     throw new Failure('tuntap "tap"', 'this system has no such device', 'write tuntap = "tun"');
   }
   try {
-    return platform.tunCreate(native, config.tun, config.offload, tuntap === 'tap');
+    return tunCreate(native, platform, config.tun, config.offload, tuntap === 'tap');
   } catch (error) {
     const { file, remedy } = place;
     const what = `cannot open ${file}`;

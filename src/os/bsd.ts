@@ -233,8 +233,7 @@ export function bsdPlatform(system: System): Platform {
   return {
     tun: system.tun,
     ...(system.tap === undefined ? {} : { tap: system.tap }),
-    // No offloads anywhere but on Linux.
-    tunCreate: (native, name, _offload, ethernet) => native.tunCreate(name, false, ethernet),
+    hasOffload: false,
     probes: {
       addresses: 'ifconfig -a',
       routes4: 'netstat -rn -f inet',

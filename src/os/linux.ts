@@ -289,7 +289,7 @@ const linuxRefresh: readonly Row[] = [
 export const linux: Platform = {
   tun: { file: '/dev/net/tun', remedy: 'run modprobe tun' },
   tap: { file: '/dev/net/tun', remedy: 'run modprobe tun' },
-  tunCreate: (native, name, offload, ethernet) => native.tunCreate(name, offload, ethernet),
+  hasOffload: true,
   probes: {
     addresses: 'ip -N -j address show',
     rules4: 'ip -N -j -4 rule show',

@@ -1,6 +1,5 @@
 /** What the tables of a system are made of, and what they may refer to. doc/host.md explains them. */
 import type { Facts } from '../facts.ts';
-import type { Handle, Native } from '../native.ts';
 import type { Runner } from '../rules.ts';
 
 /** Stands in `Row.down` for the last word of the first line that `Row.find` gives. */
@@ -88,13 +87,8 @@ export interface Platform {
   readonly tun: { readonly file: string; readonly remedy: string };
   /** The same of a tap device; undefined where the system has none. */
   readonly tap?: Platform['tun'];
-  /** Creates the tun device, with `ethernet` a tap; '' lets the kernel choose its name. Throws. */
-  tunCreate(
-    native: Native,
-    name: string,
-    offload: boolean,
-    ethernet: boolean,
-  ): { readonly handle: Handle; readonly name: string; readonly offload: boolean };
+  /** Whether such a device can take and give many packets at once. */
+  readonly hasOffload: boolean;
   /** Commands that read facts; facts.ts parses them. A failing one counts as "not there". */
   readonly probes: Readonly<Partial<Record<ProbeName, string>>>;
   /** Probes that are asked only where another failed, in whose place they stand. */
