@@ -9,6 +9,9 @@ import { INTERNET, narrow, SERVER, world, type World } from './world.ts';
 /** Of IPv4 and UDP. */
 const UDP_HEADERS = 28;
 
+/** Datagrams that may be missing in an attempt without a counter that says why. */
+const UNCOUNTED = 2;
+
 /** UDP by iperf3 between the client and the internet, of which the tunnel loses nothing. */
 async function losslessUdp(
   { client, server, internet, router }: World,
@@ -20,11 +23,11 @@ async function losslessUdp(
   const udp = await iperf(client, INTERNET[4], `-u ${options}`);
   if (udp.lost === 0) return udp;
   const dropped = count() - before;
-  // Not all that a kernel drops on a busy machine is in these counters. What loses packets when keys change
-  // does so at each of four changes, in every attempt.
-  throw new Spoiled(
-    `${options}: ${udp.lost} of ${udp.packets} lost, ${dropped} since nobody took them`,
-  );
+  const text = `${options}: ${udp.lost} of ${udp.packets} lost, ${dropped} since nobody took them`;
+  // Not all that a kernel drops on a busy machine is in these counters: once 2 of 3538 were not. More is not
+  // excused, and what loses packets when keys change does so in every attempt.
+  if (udp.lost <= dropped + UNCOUNTED) throw new Spoiled(text);
+  assert.fail(text);
 }
 
 netTest(
